@@ -25,6 +25,7 @@ const (
 	Truncated                  // the stream ended without its end mark: the data is incomplete
 	ConnectionLost             // the carrier broke without a close code
 	NotConnected               // the agent has no connection here
+	TargetReset                // the target broke its connection to the agent
 )
 
 var codeNames = [...]string{
@@ -45,6 +46,7 @@ var codeNames = [...]string{
 	Truncated:      "truncated",
 	ConnectionLost: "connection lost",
 	NotConnected:   "agent not connected",
+	TargetReset:    "connection reset by target",
 }
 
 // String names the code; an unknown one, from a newer peer, by its number.
