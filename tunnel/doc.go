@@ -1,0 +1,50 @@
+// Package tunnel joins agents and gateways: an [Agent] inside a private network
+// dials out, a [Gateway] opens streams through it to what the agent's policy allows.
+//
+// The agent, in a daemon:
+//
+//	agent := &tunnel.Agent{
+//		Gateways: []string{"https://gateway.example.com"},
+//		Dialer:   &websocket.Dialer{TLSClientConfig: identity.ClientTLS()},
+//		Policy:   rules,
+//	}
+//	err := agent.Run(ctx)
+//
+// The gateway, in a server:
+//
+//	gateway := &tunnel.Gateway{Identify: pki.AgentName}
+//	go gateway.Serve(ctx, listener)
+//	...
+//	conn, err := gateway.Dialer("agent-1", "alice")(ctx, "tcp", "db.internal:5432")
+//
+// # Life of a connection
+//
+// The agent's Dialer connects, and TLS proves who is who. The agent opens the first
+// stream, the control stream, and says hello; the gateway answers welcome. From then
+// on either side opens streams. The opener of a stream sends a header that names the
+// service, the address and the subject; the other side asks its policy, dials or calls
+// a [Handler], and replies. Not before the reply does payload flow, so an open that
+// succeeded has reached its target, and one that failed says why in an [OpenError].
+//
+// Both sides ping a silent peer and give it up after three silent intervals
+// ([Liveness]). The agent then reconnects, with random delays that grow.
+//
+// # Services
+//
+// The agent dials for tcp, unix and http: http is tcp that a policy can tell apart.
+// [Agent.Handle] and [Agent.Listen] serve a product's own services, named like
+// "example.com/admin", from inside the process; [Gateway.Handle] serves those that
+// agents open to the gateway.
+//
+// # Trust
+//
+// The agent trusts the gateway for routing and availability. What a gateway says about
+// subjects is passed on and logged, and cannot widen the agent's policy. An agent is
+// who its certificate says; nothing it sends changes that, and what it sends is
+// treated as hostile.
+//
+// # Not here
+//
+// Carriers (package transport and below), certificates (package pki; any other PKI
+// works), the language of rules (package policy).
+package tunnel
