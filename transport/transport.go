@@ -66,7 +66,7 @@ type Stream interface {
 
 	// CloseWrite ends this side's direction. The peer reads io.EOF after all
 	// data; Read on this side goes on. A later Write fails; a second CloseWrite
-	// does nothing.
+	// does nothing. Like Close, one that interrupts a Write resets the stream.
 	CloseWrite() error
 
 	// Reset ends both directions at once. Data in flight may be lost. The
