@@ -1,2 +1,93 @@
-// Package policy says which targets an agent may be asked to reach.
+// Package policy says which targets an agent may be asked to reach, and dials them.
+//
+//	rules, err := policy.Parse(file)
+//	if err != nil {
+//		return err
+//	}
+//	target, err := policy.ParseTarget("tcp", "db.internal:5432")
+//	if err != nil {
+//		return err
+//	}
+//	dialer := &policy.Dialer{Policy: rules}
+//	conn, err := dialer.DialTarget(ctx, policy.Request{Target: target})
+//
+// A [Policy] answers for one [Request]. [Rules] is the one that an owner writes as a
+// document; [Func] is one in Go; [All] joins several.
+//
+// # The document
+//
+// YAML or JSON with three keys, each of which may be missing:
+//
+//	enable_access_restrictions: true
+//	allowed_endpoints:
+//	  - my-postgres.internal:5432
+//	  - "*.prod.internal:443"
+//	  - 10.0.0.0/8:8080
+//	  - {endpoint: "127.0.0.1:9100", service: http, allow_special: true}
+//	  - {endpoint: /run/db.sock, service: unix}
+//	denied_endpoints:
+//	  - vault.prod.internal
+//
+// Without access restrictions everything is allowed that is neither denied nor on
+// the deny floor; allowed_endpoints then only open the floor. With them, what is
+// allowed must also be in allowed_endpoints. The key must be written when there are
+// allowed_endpoints, so that nobody believes in a list that is switched off.
+//
+// An endpoint is a string, or a mapping with the keys endpoint, service and
+// allow_special:
+//
+//	db.internal:5432        a name and a port
+//	db.internal             a name, any port
+//	*.example.com:443       one or more labels before example.com, not example.com itself
+//	*.example.com           the same, any port
+//	*:5432                  any host, one port
+//	10.0.1.50:8080          an IP address and a port
+//	10.0.1.50               an IP address, any port
+//	[2001:db8::1]:443       brackets when a port follows
+//	10.0.0.0/8:5432         a prefix and a port
+//	10.0.0.0/8              a prefix, any port
+//	[2001:db8::/32]:443     brackets when a port follows
+//
+// An endpoint that begins with a star or a bracket must be in quotes in YAML. Names
+// follow [ParseTarget]. A rule with a service speaks of that service alone; without
+// one it speaks of tcp, udp and http. A unix socket has the service unix and its path
+// as the endpoint. A product's service, such as example.com/x, has its address as the
+// endpoint; without an endpoint the rule is for all its addresses. In denied_endpoints
+// any service may stand without an endpoint.
+//
+// # The decision
+//
+// The first of these that applies decides:
+//
+//  1. A denied endpoint matches: denied.
+//  2. The target is on the deny floor: denied, unless an allowed endpoint that is
+//     exactly this IP address (with this port or any) has allow_special. Unix sockets
+//     are on the floor too: each needs a rule that names it.
+//  3. Access restrictions are off: allowed.
+//  4. An allowed endpoint matches: allowed.
+//  5. Denied.
+//
+// Rules for names match the name that was asked for, and rules for addresses the
+// address that it resolved to; a target that is an IP literal has its address from
+// the start and matches no name. So a name is decided twice. Before it is resolved
+// ([Request].Addr is zero) it passes when a rule allows the name, or when a rule for
+// addresses with its service and port may still allow what it resolves to; deny rules
+// for names refuse it here. Then each address is decided for good: a denied prefix and
+// the deny floor refuse it whatever allowed the name, and a name that no rule allows
+// needs a rule for this address. A rule for a name trusts the resolver of the agent's
+// machine for every address outside the floor and the denied endpoints.
+//
+// Where the two lists could be read differently, each is read strictly: in
+// denied_endpoints a star also covers internationalised labels (xn--), and a prefix
+// also covers IPv6 addresses that carry an IPv4 address in it (see [Special]); in
+// allowed_endpoints neither does, so that such a name or address must be written out.
+//
+// # Not here
+//
+// Who asks is not proven here: [Request].Subject is the gateway's word. The agent's own
+// listeners on addresses that are not special are known to the program alone; put
+// them into a [Func] and join it with [All]. HTTP methods and paths, Kubernetes verbs
+// and redirects belong to the packages that speak those protocols; each new connection
+// they make comes back to a [Dialer]. Symbolic links below the path of a unix socket
+// are followed: they are the owner's.
 package policy
