@@ -1,0 +1,34 @@
+package tunnel
+
+// Hooks are told what happens, in the manner of httptrace.ClientTrace. Every field
+// may be nil. They are called on the path of the event, possibly at the same time
+// from several goroutines, and must not block.
+type Hooks struct {
+	// SessionStarted: the first connection of an agent came up.
+	SessionStarted func(AgentInfo)
+
+	// SessionEnded: the last connection of an agent is gone; err is the
+	// *transport.CloseError of that connection.
+	SessionEnded func(AgentInfo, error)
+
+	// ConnectionRefused: a connection did not pass the handshake and was closed.
+	ConnectionRefused func(remote string, err error)
+}
+
+func (h *Hooks) sessionStarted(info AgentInfo) {
+	if h != nil && h.SessionStarted != nil {
+		h.SessionStarted(info)
+	}
+}
+
+func (h *Hooks) sessionEnded(info AgentInfo, err error) {
+	if h != nil && h.SessionEnded != nil {
+		h.SessionEnded(info, err)
+	}
+}
+
+func (h *Hooks) connectionRefused(remote string, err error) {
+	if h != nil && h.ConnectionRefused != nil {
+		h.ConnectionRefused(remote, err)
+	}
+}

@@ -1,0 +1,85 @@
+package tunnel_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/transport"
+	"github.com/outgate/outgate/tunnel"
+)
+
+func TestASilentPeerIsNoticedWithinNineSecondsWhileAStreamIsOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil, nil)
+		require.NoError(t, f.agent.Handle(echoService, echo))
+		s := f.session(t)
+		stream, err := s.Open(t.Context(), echoTarget())
+		require.NoError(t, err)
+		defer stream.Close()
+		requireEcho(t, stream)
+		time.Sleep(time.Minute) // pings keep the connection alive
+		require.NoError(t, s.Context().Err())
+
+		f.dialer.Freeze()
+		frozen := time.Now()
+		<-s.Context().Done()
+		require.ErrorIs(t, context.Cause(s.Context()), transport.Timeout)
+		require.LessOrEqual(t, time.Since(frozen), 9*time.Second+time.Millisecond)
+		_, err = stream.Read(make([]byte, 1))
+		require.ErrorIs(t, err, transport.Timeout)
+		f.dialer.Cut()
+	})
+}
+
+func TestAnOpenOnADeadIdleConnectionFailsInBusyTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil, nil)
+		require.NoError(t, f.agent.Handle(echoService, echo))
+		s := f.session(t)
+		time.Sleep(40 * time.Second)
+		f.dialer.Freeze()
+		began := time.Now()
+		_, err := s.Open(t.Context(), echoTarget())
+		require.ErrorIs(t, err, transport.ConnectionLost)
+		require.ErrorIs(t, err, transport.Timeout, "the cause says that the peer fell silent")
+		require.LessOrEqual(t, time.Since(began), 12*time.Second)
+		f.dialer.Cut()
+	})
+}
+
+func TestAnIdleConnectionPingsSeldomAndLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, nil, nil)
+		s := f.session(t)
+		time.Sleep(30 * time.Minute)
+		require.NoError(t, s.Context().Err())
+		require.Equal(t, tunnel.StateConnected, f.agent.Status().State)
+
+		f.dialer.Freeze()
+		frozen := time.Now()
+		<-s.Context().Done()
+		require.LessOrEqual(t, time.Since(frozen), 45*time.Second+time.Millisecond)
+		f.dialer.Cut()
+	})
+}
+
+func TestTheAgentNoticesADeadGatewayToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// This gateway would wait for an hour: what ends is the agent's doing.
+		f := start(t, &tunnel.Gateway{Liveness: tunnel.Liveness{Idle: time.Hour, Busy: time.Hour}}, nil)
+		f.session(t)
+		synctest.Wait()
+		f.dialer.Freeze()
+		frozen := time.Now()
+		for f.agent.Status().LastError == nil {
+			time.Sleep(time.Second)
+			require.Less(t, time.Since(frozen), time.Minute)
+		}
+		require.ErrorIs(t, f.agent.Status().LastError, transport.Timeout)
+		f.dialer.Cut()
+	})
+}

@@ -1,0 +1,85 @@
+package tunnel
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/outgate/outgate/internal/wire"
+	"github.com/outgate/outgate/transport"
+)
+
+// Shutdown drains the gateway: it stops admitting agents, asks the connected ones to
+// go elsewhere, refuses new streams with code Draining and lets the open ones end.
+// When they have, or when ctx ends, it closes the connections with code Draining and
+// waits for every handler. It returns the cause of ctx if streams were cut.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.init()
+	links := g.stopAdmitting()
+	spread := orDefault(g.DrainSpread, 5*time.Second)
+	var wg sync.WaitGroup
+	for _, l := range links {
+		wg.Go(func() {
+			l.drain(ctx, wire.Drain{Reason: "the gateway is shutting down", WithinMillis: spread.Milliseconds()})
+		})
+	}
+	wg.Wait()
+	cut := false
+	for _, l := range links {
+		cut = cut || l.activeStreams() > 0
+		l.close(transport.Draining, "the gateway is shutting down")
+	}
+	g.wait()
+	if cut && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Close cuts all connections with code Draining and waits for every handler. It
+// returns nil.
+func (g *Gateway) Close() error {
+	g.init()
+	for _, l := range g.stopAdmitting() {
+		l.close(transport.Draining, "the gateway was closed")
+	}
+	g.wait()
+	return nil
+}
+
+// stopAdmitting ends Serve and the handshakes, and returns the connections.
+func (g *Gateway) stopAdmitting() []*link {
+	g.mu.Lock()
+	g.draining = true
+	for cancel := range g.serving {
+		(*cancel)()
+	}
+	pending := make([]transport.Mux, 0, len(g.pending))
+	for mux := range g.pending {
+		pending = append(pending, mux)
+	}
+	g.mu.Unlock()
+	for _, mux := range pending {
+		_ = mux.CloseWithError(transport.Draining, "the gateway is shutting down")
+	}
+	var links []*link
+	for _, s := range g.allSessions() {
+		links = append(links, s.snapshot()...)
+	}
+	return links
+}
+
+func (g *Gateway) wait() {
+	g.connections.Wait()
+	g.handlers.Wait()
+}
+
+// orDefault is v, or def when v is not positive.
+func orDefault[T cmp.Ordered](v, def T) T {
+	var zero T
+	if v <= zero {
+		return def
+	}
+	return v
+}
