@@ -36,7 +36,7 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 	cancel()
 	if gone != nil {
 		if target != nil {
-			_ = target.Close()
+			splice.Abort(target, transport.Canceled)
 		}
 		_ = in.Reject(transport.Canceled, "the other side went away")
 		return
@@ -49,7 +49,7 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 	}
 	stream, err := in.Accept(target.RemoteAddr())
 	if err != nil {
-		_ = target.Close()
+		splice.Abort(target, transport.ConnectionLost) // an end would look like a finished caller
 		return
 	}
 	result := splice.Join(ctx, stream, target)
