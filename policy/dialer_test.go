@@ -195,11 +195,27 @@ func TestThePolicySeesTheNameAndThenEachAddress(t *testing.T) {
 		}),
 	}
 	r := policy.Request{Subject: "alice", Agent: "a1", Target: target(t, "tcp", "db:5432"), Labels: map[string]string{"k": "v"}}
-	_, err := d.DialTarget(t.Context(), r)
+	stale := r
+	stale.Addr = netip.MustParseAddr("192.0.2.1")
+	_, err := d.DialTarget(t.Context(), stale)
 	require.ErrorIs(t, err, errStopped)
 	want := []policy.Request{r, r, r, r}
 	want[1].Addr, want[2].Addr, want[3].Addr = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	require.Equal(t, want, seen)
+}
+
+func TestAnAnswerThatIsNoPlainAddressIsRefused(t *testing.T) {
+	saw := &sawControl{}
+	asked := 0
+	d := &policy.Dialer{Control: saw.control, Policy: policy.All(recorder{special: true, asked: &asked})}
+	d.Resolver = addrs("2001:db8::1%lo")
+	_, err := d.DialTarget(t.Context(), ask(t, "tcp db:1"))
+	require.ErrorIs(t, err, transport.Denied)
+	d.Resolver = answers{netip.MustParseAddr("10.0.0.1"), netip.Addr{}}
+	_, err = d.DialTarget(t.Context(), ask(t, "tcp db:1"))
+	require.ErrorIs(t, err, transport.Internal)
+	require.Equal(t, 2, asked, "about the names only")
+	require.Empty(t, saw.list())
 }
 
 func TestAFailedDialHasACode(t *testing.T) {
@@ -316,7 +332,10 @@ func TestADialEndsWithItsContext(t *testing.T) {
 		cancelTimeout()
 
 		d.Timeout = 20 * time.Millisecond
-		_, err = d.DialTarget(t.Context(), r)
+		ctx, cancelTimeout = context.WithTimeout(t.Context(), 5*time.Second)
+		_, err = d.DialTarget(ctx, r)
+		require.NoError(t, ctx.Err(), "the dialer's own timeout is what ended it")
+		cancelTimeout()
 		require.ErrorIs(t, err, transport.Timeout, name)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded, name)
 		var netErr net.Error
@@ -329,13 +348,59 @@ func TestASilentAddressIsPassedByItsNeighbour(t *testing.T) {
 	good, accepted := listen(t, "tcp", "127.0.0.1:0")
 	port := portOf(t, good)
 	blackHole(t, "127.0.0.5:"+port)
-	d := &policy.Dialer{Policy: policy.InsecureAllowAll(), Resolver: addrs("127.0.0.5", "127.0.0.1"), FallbackDelay: 10 * time.Millisecond}
+	d := &policy.Dialer{Policy: policy.InsecureAllowAll(), Resolver: addrs("127.0.0.5", "127.0.0.1"), FallbackDelay: 10 * time.Millisecond, Timeout: time.Hour}
 	c, err := d.DialTarget(t.Context(), policy.Request{Target: target(t, "tcp", "db:"+port)})
 	require.NoError(t, err)
 	require.Equal(t, good.String(), c.RemoteAddr().String())
 	requireEcho(t, c)
 	require.NoError(t, c.Close())
 	require.Equal(t, 1, accepted())
+}
+
+func TestTheLosersOfARaceAreClosed(t *testing.T) {
+	answer := addrs("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7", "127.0.0.8")
+	port := "0"
+	var accepts, conns sync.WaitGroup
+	var listeners []net.Listener
+	for _, a := range answer {
+		l, err := net.Listen("tcp", net.JoinHostPort(a.String(), port))
+		require.NoError(t, err)
+		port = portOf(t, l.Addr())
+		listeners = append(listeners, l)
+		accepts.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conns.Go(func() {
+					_, _ = c.Read(make([]byte, 1))
+					_ = c.Close()
+				})
+			}
+		})
+	}
+	for range 200 {
+		// All sockets connect in the same moment, so that several of them succeed.
+		var all sync.WaitGroup
+		all.Add(len(answer))
+		d := &policy.Dialer{
+			Policy: policy.InsecureAllowAll(), Resolver: answer, FallbackDelay: time.Nanosecond,
+			Control: func(string, string, syscall.RawConn) error {
+				all.Done()
+				all.Wait()
+				return nil
+			},
+		}
+		c, err := d.DialTarget(t.Context(), policy.Request{Target: target(t, "tcp", "db:"+port)})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	for _, l := range listeners {
+		require.NoError(t, l.Close())
+	}
+	accepts.Wait()
+	conns.Wait()
 }
 
 func TestARefusingAddressIsPassedAtOnce(t *testing.T) {

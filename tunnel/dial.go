@@ -56,11 +56,12 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 	log.Debug("stream ended", "bytes_to_target", result.ToTarget, "bytes_from_target", result.FromTarget, "error", result.Err)
 }
 
-// dialFailure is what the caller learns of a failed dial.
+// dialFailure is what the caller learns of a failed dial. The addresses behind a name
+// and the words of the system stay in the agent's log.
 func dialFailure(err error) (transport.Code, string) {
 	var failed *policy.DialError
 	if errors.As(err, &failed) {
-		return failed.Code, failed.Error()
+		return failed.Code, ""
 	}
 	return refusal(err)
 }
