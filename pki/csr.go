@@ -1,0 +1,92 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// maxCSR is generous: a request with a P-384 key and no extensions has some 300
+// bytes.
+const maxCSR = 16 << 10
+
+// publicKey takes the public key out of a certificate signing request, and
+// nothing else, once the request proves that its sender holds the private key.
+func publicKey(csr []byte) (crypto.PublicKey, error) {
+	if len(csr) > maxCSR {
+		return nil, fmt.Errorf("signing request of %d bytes; at most %d", len(csr), maxCSR)
+	}
+	req, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, fmt.Errorf("signing request: %w", err)
+	}
+	if err := checkKey(req.PublicKey); err != nil {
+		return nil, err
+	}
+	switch req.SignatureAlgorithm {
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519:
+	default: // crypto/x509 would let SHA-1 pass here
+		return nil, fmt.Errorf("signing request is signed with %s", req.SignatureAlgorithm)
+	}
+	if err := req.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("signing request: %w", err)
+	}
+	return req.PublicKey, nil
+}
+
+func checkKey(key crypto.PublicKey) error {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P256() || key.Curve == elliptic.P384() {
+			return nil
+		}
+		return fmt.Errorf("key on curve %s; use P-256, P-384 or Ed25519", key.Params().Name)
+	case ed25519.PublicKey:
+		return nil
+	}
+	return fmt.Errorf("key of type %T; use P-256, P-384 or Ed25519", key)
+}
+
+// keyHash names a public key: the SHA-256 of its one canonical encoding, however
+// the request had spelled it.
+func keyHash(key crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	return sum[:], nil
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// newKey makes an agent's or an authority's key.
+func newKey() (*ecdsa.PrivateKey, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// newCSR makes a signing request that says nothing but the key.
+func newCSR(key crypto.Signer) ([]byte, error) {
+	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+}
+
+func parseKey(der []byte) (crypto.Signer, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("private key cannot sign")
+	}
+	return signer, checkKey(signer.Public())
+}

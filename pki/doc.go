@@ -1,0 +1,49 @@
+// Package pki gives agents their identity: a certificate, got with a one-time
+// token, renewed while the agent runs, and revoked when it should no longer be
+// believed.
+//
+// # The gateway's side
+//
+// An [Authority] holds the signing key and remembers in a [Store] what it
+// granted, issued and revoked. [Handler] serves it to agents, on the same port
+// as the tunnel:
+//
+//	signer, cert, err := pki.LoadOrCreateCA(ctx, "/var/lib/gateway/ca", "example.com")
+//	store, err := pki.OpenFileStore("/var/lib/gateway/registry")
+//	authority := &pki.Authority{Signer: signer, Certificate: cert, Store: store}
+//	config, err := authority.ServerTLS(tls.VerifyClientCertIfGiven, "gateway.example.com")
+//	mux.Handle("/outgate/v1/", pki.Handler(authority, pki.HandlerConfig{}))
+//
+//	token, err := authority.Grant(ctx, pki.Grant{Agent: "prod-eu"}) // token.Reveal() goes to the agent
+//
+// # The agent's side
+//
+// [Enroll] is called at every start. It needs the token at the first one only:
+//
+//	storage, err := pki.OpenFileStorage("/var/lib/agent")
+//	client := &pki.Client{Gateway: "https://gateway.example.com", Pins: pins}
+//	identity, err := pki.Enroll(ctx, storage, client, pki.Registration{Token: token})
+//	go identity.Run(ctx, client) // renews
+//	config := identity.ClientTLS()
+//
+// # What holds
+//
+// A token makes one identity, whatever arrives together and whatever crashes:
+// the key is on disk before the token leaves the agent, the token is spent and
+// the certificate recorded in one step, and the same token with the same key
+// gets the same certificate again. Nobody learns from a refusal why it was
+// refused; the authority's log tells. What the agent sends decides nothing but
+// its public key. Secrets are stored as hashes and print themselves redacted.
+//
+// A certificate is looked up by its serial number in every handshake, and one
+// that is revoked, or that the store does not know, is refused; so is every
+// certificate while the store cannot be reached.
+//
+// # Not here
+//
+// Connections: ending the live ones of a revoked agent is for package tunnel,
+// with what [Authority.Revoke] returns. Permissions: what an agent may reach is
+// for package policy. Certificates that are not for tunnels, CRLs and OCSP: the
+// authority is asked directly. An agent whose certificate has expired needs a
+// new token.
+package pki

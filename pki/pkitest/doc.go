@@ -1,0 +1,11 @@
+// Package pkitest holds the suites that every pki.Store and pki.Storage passes.
+//
+//	func TestStore(t *testing.T) {
+//		pkitest.TestStore(t, func(t *testing.T) pki.Store { return newSQLStore(t) })
+//	}
+//
+// # Not here
+//
+// Crashes: whether what was acknowledged survives one, only a test that knows
+// where an implementation keeps it can tell.
+package pkitest

@@ -1,0 +1,159 @@
+package pki
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Revocation says what to revoke: exactly one of Agent and Serial.
+type Revocation struct {
+	// Agent revokes all certificates that the agent has now and all tokens
+	// bound to its name. A new token may give the name to another machine.
+	Agent string
+	// Serial revokes one certificate; see [SerialOf].
+	Serial string
+
+	Reason string // for people; kept in the store
+}
+
+// Revoke makes certificates void and returns those that were good until now, so
+// that the caller can end their connections. When it returns nil as the error,
+// every handshake from now on refuses them, on every gateway with the same
+// store. A certificate that was revoked before keeps its date and reason. The
+// error matches fs.ErrNotExist when there is no certificate with this serial;
+// an agent without certificates is no error.
+func (a *Authority) Revoke(ctx context.Context, r Revocation) ([]CertificateRecord, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	if (r.Agent == "") == (r.Serial == "") {
+		return nil, errors.New("pki: revoke: name an agent or a serial number, and not both")
+	}
+	var revoked []CertificateRecord
+	now := time.Now().UTC()
+	err := a.Store.Update(ctx, func(tx Tx) error {
+		revoked = nil
+		certificates, err := r.targets(tx)
+		if err != nil {
+			return err
+		}
+		for _, c := range certificates {
+			if !c.Revoked.IsZero() {
+				continue
+			}
+			good := c.live(now)
+			c.Revoked, c.Reason = now, r.Reason
+			if err := tx.PutCertificate(c); err != nil {
+				return err
+			}
+			if good {
+				revoked = append(revoked, c)
+			}
+		}
+		return r.burnGrants(tx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pki: revoke: %w", err)
+	}
+	for _, c := range revoked {
+		a.log().InfoContext(ctx, "pki: certificate revoked", "name", c.Agent, "serial", c.Serial, "reason", r.Reason)
+	}
+	return revoked, nil
+}
+
+func (r *Revocation) targets(tx Tx) ([]CertificateRecord, error) {
+	if r.Agent != "" {
+		return tx.Certificates(r.Agent)
+	}
+	c, err := tx.Certificate(r.Serial)
+	return []CertificateRecord{c}, err
+}
+
+func (r *Revocation) burnGrants(tx Tx) error {
+	if r.Agent == "" {
+		return nil
+	}
+	grants, err := tx.Grants()
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if g.Agent == r.Agent && g.Burned == "" {
+			g.Burned = "agent revoked: " + r.Reason
+			if err := tx.PutGrant(g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Verify returns nil if cert is an agent's certificate that this authority
+// issued, that is valid now, and that was not revoked. The error matches
+// [ErrRevoked], [ErrUnknownCertificate] or [ErrNoIdentity], or is that of
+// crypto/x509, or says that the store did not answer: none of them lets the
+// agent in.
+func (a *Authority) Verify(ctx context.Context, cert *x509.Certificate) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	if err := a.verifyChain(cert); err != nil {
+		return err
+	}
+	return a.Store.View(ctx, func(tx Tx) error {
+		_, err := a.lookup(tx, cert)
+		return err
+	})
+}
+
+func (a *Authority) verifyChain(cert *x509.Certificate) error {
+	_, err := cert.Verify(x509.VerifyOptions{
+		Roots:     a.Pool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("pki: %w", err)
+	}
+	domain, _, err := identityOf(cert)
+	if err != nil {
+		return err
+	}
+	if domain != a.domain() {
+		return fmt.Errorf("%w: certificate is of trust domain %q, this is %q", ErrNoIdentity, domain, a.domain())
+	}
+	return nil
+}
+
+// Pool is the set of roots to verify agents by: this authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	if a.Certificate != nil {
+		pool.AddCert(a.Certificate)
+	}
+	return pool
+}
+
+// storeTimeout bounds how long a TLS handshake waits for the store.
+const storeTimeout = 5 * time.Second
+
+// VerifyConnection refuses clients whose certificate [Authority.Verify] refuses.
+// It lets a client without a certificate pass, who can register and nothing
+// more. It is meant for the field of the same name in a tls.Config; the
+// configurations of [Authority.ServerTLS] have it.
+func (a *Authority) VerifyConnection(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	err := a.Verify(ctx, cs.PeerCertificates[0])
+	if err != nil {
+		a.log().WarnContext(ctx, "pki: client certificate refused",
+			"serial", SerialOf(cs.PeerCertificates[0]), "cause", err.Error())
+	}
+	return err
+}
