@@ -38,7 +38,11 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 		if target != nil {
 			splice.Abort(target, transport.Canceled)
 		}
-		_ = in.Reject(transport.Canceled, "the other side went away")
+		code := transport.Canceled
+		if errors.Is(gone, errEarlyPayload) {
+			code = transport.Protocol
+		}
+		_ = in.Reject(code, gone.Error())
 		return
 	}
 	if err != nil {

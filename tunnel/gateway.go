@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -198,6 +199,9 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	deadline, _ := ctx.Deadline()
 	_ = control.SetDeadline(deadline)
 	frame, err := wire.ReadFrame(control)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fail(transport.Timeout, fmt.Errorf("no hello within %s: %w", timeout, err))
+	}
 	if err != nil {
 		return fail(transport.Protocol, fmt.Errorf("read hello: %w", err))
 	}

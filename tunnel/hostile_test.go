@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/outgate/outgate/policy"
 	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/transport/mem"
 	"github.com/outgate/outgate/tunnel"
@@ -286,4 +288,50 @@ func TestAHostileGatewayGetsNothingButTheAgentsReconnect(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPayloadBeforeTheReplyIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := &mem.Listener{}
+		a := &tunnel.Agent{
+			Gateways: []string{"https://g"},
+			Dialer:   &mem.Dialer{Listener: ln},
+			Policy:   policy.InsecureAllowAll(),
+			Resolver: fakeResolver(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- a.Run(ctx) }()
+		mux, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		control, err := mux.AcceptStream(t.Context())
+		require.NoError(t, err)
+		_, err = control.Write(rawFrame(`{"type":"welcome","welcome":{"gateway":"g"}}`))
+		require.NoError(t, err)
+		s, err := mux.OpenStream(t.Context())
+		require.NoError(t, err)
+		began := time.Now()
+		_, err = s.Write(append(rawFrame(`{"service":"tcp","address":"slow.internal:1"}`), "impatient"...))
+		require.NoError(t, err)
+		var prefix [4]byte
+		_, err = io.ReadFull(s, prefix[:])
+		require.NoError(t, err)
+		body := make([]byte, binary.BigEndian.Uint32(prefix[:]))
+		_, err = io.ReadFull(s, body)
+		require.NoError(t, err)
+		var reply struct {
+			OK   bool
+			Code transport.Code
+		}
+		require.NoError(t, json.Unmarshal(body, &reply))
+		require.False(t, reply.OK)
+		require.Equal(t, transport.Protocol, reply.Code)
+		require.Zero(t, time.Since(began))
+		require.NoError(t, s.Close())
+		cancel()
+		require.ErrorIs(t, <-ran, context.Canceled)
+	})
 }

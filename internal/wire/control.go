@@ -72,22 +72,49 @@ func WriteFrame(w io.Writer, f Frame) error {
 }
 
 // ReadFrame reads one frame. A frame of an unknown type is returned with only its
-// Type set. Errors about what the peer sent match [ErrMalformed].
+// Type set. Errors about what the peer sent match [ErrMalformed]; those of r are
+// returned as they are, io.EOF only before the first byte.
 func ReadFrame(r io.Reader) (Frame, error) {
 	var f Frame
 	if err := readMessage(r, &f, MaxControl); err != nil {
 		return Frame{}, err
 	}
+	f = f.only()
 	if err := f.check(); err != nil {
 		return Frame{}, fmt.Errorf("wire: %w: %w", ErrMalformed, err)
 	}
 	return f, nil
 }
 
-func (f Frame) check() error {
+// only returns f without what its Type does not name, which to this version is an
+// unknown field.
+func (f Frame) only() Frame {
 	switch f.Type {
-	case "":
+	case TypeHello:
+		return Frame{Type: f.Type, Hello: f.Hello}
+	case TypeWelcome:
+		return Frame{Type: f.Type, Welcome: f.Welcome}
+	case TypePing:
+		return Frame{Type: f.Type, Ping: f.Ping}
+	case TypePong:
+		return Frame{Type: f.Type, Pong: f.Pong}
+	case TypeDrain:
+		return Frame{Type: f.Type, Drain: f.Drain}
+	}
+	return Frame{Type: f.Type}
+}
+
+func (f Frame) check() error {
+	if f.Type == "" {
 		return fmt.Errorf("frame without a type")
+	}
+	if err := checkText("type", string(f.Type), maxName); err != nil {
+		return err
+	}
+	if f != f.only() {
+		return fmt.Errorf("frame %q with the body of another type", f.Type)
+	}
+	switch f.Type {
 	case TypeHello:
 		if f.Hello == nil {
 			return missingBody(f.Type)
@@ -110,8 +137,8 @@ func (f Frame) check() error {
 		if f.Drain == nil {
 			return missingBody(f.Type)
 		}
-		if f.Drain.WithinMillis < 0 {
-			return fmt.Errorf("within_ms is negative")
+		if err := checkMillis("within_ms", f.Drain.WithinMillis); err != nil {
+			return err
 		}
 		return checkText("reason", f.Drain.Reason, MaxReason)
 	}
@@ -137,6 +164,9 @@ func (h *Hello) check() error {
 }
 
 func (w *Welcome) check() error {
+	if w.Gateway == "" {
+		return fmt.Errorf("welcome without a gateway")
+	}
 	if err := checkText("gateway", w.Gateway, maxName); err != nil {
 		return err
 	}

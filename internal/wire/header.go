@@ -50,7 +50,7 @@ func WriteHeader(w io.Writer, h Header) error {
 	return writeMessage(w, h, MaxHeader)
 }
 
-// ReadHeader reads one header and nothing beyond it.
+// ReadHeader reads one header and nothing beyond it. See [ReadFrame] for errors.
 func ReadHeader(r io.Reader) (Header, error) {
 	var h Header
 	if err := readMessage(r, &h, MaxHeader); err != nil {
@@ -70,7 +70,7 @@ func WriteReply(w io.Writer, r Reply) error {
 	return writeMessage(w, r, MaxHeader)
 }
 
-// ReadReply reads one reply and nothing beyond it.
+// ReadReply reads one reply and nothing beyond it. See [ReadFrame] for errors.
 func ReadReply(rd io.Reader) (Reply, error) {
 	var r Reply
 	if err := readMessage(rd, &r, MaxHeader); err != nil {
@@ -100,8 +100,8 @@ func (h Header) check() error {
 			return err
 		}
 	}
-	if h.DeadlineMillis < 0 {
-		return fmt.Errorf("deadline_ms is negative")
+	if err := checkMillis("deadline_ms", h.DeadlineMillis); err != nil {
+		return err
 	}
 	if h.Hop < 0 || h.Hop > MaxHop {
 		return fmt.Errorf("hop %d is not 0 to %d", h.Hop, MaxHop)
@@ -131,6 +131,13 @@ func checkText(field, value string, limit int) error {
 		if !unicode.IsPrint(r) {
 			return fmt.Errorf("%s holds the unprintable character %U", field, r)
 		}
+	}
+	return nil
+}
+
+func checkMillis(field string, ms int64) error {
+	if ms < 0 || ms > maxMillis {
+		return fmt.Errorf("%s is %d, not 0 to %d", field, ms, maxMillis)
 	}
 	return nil
 }

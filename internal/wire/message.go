@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
+	"unicode/utf8"
 )
 
 // Version is the major version of the protocol. It is part of the ALPN and of
@@ -24,6 +27,9 @@ const (
 
 const lengthSize = 4
 
+// maxMillis is the longest time in a message; a time.Duration holds no more.
+const maxMillis = math.MaxInt64 / int64(time.Millisecond)
+
 // ErrMalformed says that the peer sent something that is not a message.
 var ErrMalformed = errors.New("malformed message")
 
@@ -34,23 +40,30 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("message of %d bytes exceeds the limit of %d", e.Size, e.Limit)
 }
 
-// appendMessage appends the length prefix and the JSON of v to dst.
-func appendMessage(dst []byte, v any, limit int) ([]byte, error) {
-	body, err := json.Marshal(v)
-	if err != nil {
+// encode returns the length prefix and the JSON of v.
+func encode(v any, limit int) ([]byte, error) {
+	var buf bytes.Buffer
+	buf.Write(make([]byte, lengthSize))
+	enc := json.NewEncoder(&buf)
+	// The escapes for HTML are six bytes for one: fields within their limits could
+	// make a message beyond its own.
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("wire: encode: %w", err)
 	}
-	if len(body) > limit {
-		return nil, fmt.Errorf("wire: encode: %w", &TooLargeError{Size: len(body), Limit: limit})
+	buf.Truncate(buf.Len() - 1) // Encode ends a line
+	size := buf.Len() - lengthSize
+	if size > limit {
+		return nil, fmt.Errorf("wire: encode: %w", &TooLargeError{Size: size, Limit: limit})
 	}
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(body)))
-	return append(dst, body...), nil
+	binary.BigEndian.PutUint32(buf.Bytes(), uint32(size))
+	return buf.Bytes(), nil
 }
 
 // writeMessage sends v with one Write, so that a message never shares a record
 // with half of another.
 func writeMessage(w io.Writer, v any, limit int) error {
-	buf, err := appendMessage(nil, v, limit)
+	buf, err := encode(v, limit)
 	if err != nil {
 		return err
 	}
@@ -59,7 +72,7 @@ func writeMessage(w io.Writer, v any, limit int) error {
 }
 
 // readMessage reads one message and no byte beyond it. It returns io.EOF only
-// when r ended before the first byte.
+// when r ended before the first byte, and io.ErrUnexpectedEOF when r ended later.
 func readMessage(r io.Reader, v any, limit int) error {
 	var prefix [lengthSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
@@ -78,8 +91,12 @@ func readMessage(r io.Reader, v any, limit int) error {
 		}
 		return err
 	}
+	if !utf8.Valid(body.Bytes()) { // the JSON package would mend it
+		return fmt.Errorf("wire: %w: not UTF-8", ErrMalformed)
+	}
 	if err := json.Unmarshal(body.Bytes(), v); err != nil {
-		return fmt.Errorf("wire: %w: %w", ErrMalformed, err)
+		// Its text may quote what the peer sent, at any length.
+		return fmt.Errorf("wire: %w: %s", ErrMalformed, PrintableReason(err.Error()))
 	}
 	return nil
 }
