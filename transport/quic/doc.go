@@ -1,0 +1,45 @@
+// Package quic carries a tunnel over QUIC (RFC 9000): UDP, TLS 1.3, and a lost
+// packet that delays only the streams whose data it held.
+//
+//	listener, err := quic.Listen(":443", tlsConfig, nil)   // gateway
+//	gateway, err := listener.Accept(ctx)
+//
+//	dialer := &quic.Dialer{TLSClientConfig: tlsConfig}     // agent
+//	agent, err := dialer.Dial(ctx, "https://gateway.example.com")
+//
+// Both sides authenticate each other with certificates, always. The ALPN
+// protocol is "outgate/1". There is no 0-RTT and no session resumption.
+//
+// # Streams
+//
+// A stream of a tunnel is a bidirectional QUIC stream. Its codes travel as they
+// are, in RESET_STREAM and STOP_SENDING. The peer learns of a stream from its
+// first byte, its end or its reset.
+//
+// # Memory
+//
+// [Config] names what a peer can make this side hold. The limits are QUIC's own
+// flow control; a peer that oversteps them loses its connection and nobody else
+// notices. Streams whose reader has stopped do not slow down others: the
+// connection's window is as large as what all stalled streams can hold; see
+// [Config].ConnectionWindow.
+//
+// # The end of a connection
+//
+// CloseWithError takes one round trip: this side says goodbye on a control
+// stream, the peer ends its Mux, reads what had arrived, and closes the QUIC
+// connection. Both waits end after a second. A connection that breaks has no such
+// end: what had arrived and was not read when the peer fell silent is lost, and
+// every Read says so with a *transport.CloseError.
+//
+// # Sockets
+//
+// The kernel's buffers for a socket are raised to 7 MiB, or as far as
+// net.core.rmem_max and wmem_max allow; smaller ones lose packets at high speed.
+//
+// # Not here
+//
+// Networks that drop UDP: use package websocket there. Migration to another
+// address, datagrams and HTTP/3 are not offered. Which agent may connect is
+// decided by the TLS configuration, and by the gateway after Accept.
+package quic

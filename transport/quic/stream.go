@@ -1,0 +1,310 @@
+package quic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/outgate/outgate/transport"
+)
+
+var (
+	errStreamClosed = fmt.Errorf("quic: stream: %w", net.ErrClosed)
+	errWriteClosed  = fmt.Errorf("quic: write after CloseWrite: %w", net.ErrClosed)
+)
+
+const canceled = quic.StreamErrorCode(transport.Canceled)
+
+// stream is a bidirectional QUIC stream as a transport.Stream.
+type stream struct {
+	q   *quic.Stream
+	mux *mux
+
+	mu         sync.Mutex
+	err        error // how this side ended the stream, with Close or Reset
+	peerReset  error // how the peer ended it
+	writers    int   // calls of Write under way
+	closeWrite bool  // this direction ends, or will when the writers are done
+	sentEnd    bool  // it has ended
+	known      bool  // the peer can know of the stream
+}
+
+var _ transport.Stream = (*stream)(nil)
+
+// Read reads what the peer wrote.
+func (s *stream) Read(p []byte) (int, error) {
+	if err := s.local(); err != nil {
+		return 0, err
+	}
+	n, err := s.q.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	err = s.readError(err)
+	if n > 0 {
+		return n, nil // the error stays for the next call
+	}
+	return 0, err
+}
+
+func (s *stream) readError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return s.deadline()
+	}
+	s.mux.readOut(s)
+	if err == io.EOF {
+		return io.EOF
+	}
+	err = s.translate(err)
+	if _, reset := errors.AsType[*transport.StreamError](err); reset {
+		// A reset ends both directions. The half that ends this one may arrive later.
+		s.mu.Lock()
+		s.peerReset = err
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// Write writes to the peer. It returns when all but the last packet of p is on
+// its way.
+func (s *stream) Write(p []byte) (int, error) {
+	if err := s.beginWrite(); err != nil {
+		return 0, err
+	}
+	n, err := s.q.Write(p)
+	return n, s.endWrite(err)
+}
+
+func (s *stream) beginWrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.mux.ended.Load() != nil:
+		return s.mux.ended.Load()
+	case s.closeWrite:
+		return errWriteClosed
+	case s.peerReset != nil:
+		return s.peerReset
+	}
+	s.writers++
+	s.known = true
+	return nil
+}
+
+func (s *stream) endWrite(err error) error {
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = s.deadline()
+		} else {
+			err = s.translate(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writers--
+	if s.err != nil {
+		return s.err // the bytes may be lost, even if they were accepted
+	}
+	if s.closeWrite && s.writers == 0 && !s.sentEnd {
+		if err != nil {
+			s.q.CancelWrite(canceled) // the data is not complete
+		} else {
+			_ = s.q.Close() // the reset that it may report is known to the reader
+		}
+		s.sentEnd = true
+	}
+	return err
+}
+
+// CloseWrite ends this side's direction. If a Write is under way, the end
+// follows when it is done; if that Write fails, the peer reads a *StreamError
+// instead of io.EOF.
+func (s *stream) CloseWrite() error {
+	if err := s.sendEnd(); err != errNotTaken {
+		return err
+	}
+	return s.translate(context.Cause(s.q.Context()))
+}
+
+// errNotTaken says that the peer has refused the direction that was to end.
+var errNotTaken = errors.New("quic: the peer stopped reading")
+
+func (s *stream) sendEnd() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.closeWrite:
+		return nil
+	case s.mux.ended.Load() != nil:
+		return s.mux.ended.Load()
+	}
+	s.closeWrite, s.known = true, true
+	if s.writers > 0 {
+		return nil // endWrite does the rest
+	}
+	s.sentEnd = true
+	if s.q.Close() != nil {
+		return errNotTaken
+	}
+	return nil
+}
+
+// Close ends this side's direction and stops reading.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.err = errStreamClosed
+	switch {
+	case s.writers > 0:
+		s.q.CancelWrite(canceled)
+	case !s.closeWrite:
+		_ = s.q.Close() // reports that the peer does not listen; neither does this side
+	}
+	s.sentEnd = true
+	s.q.CancelRead(canceled)
+	s.q.ReleaseStreamCredit()
+	s.mu.Unlock()
+	s.mux.forget(s)
+	return nil
+}
+
+// Reset ends both directions at once.
+func (s *stream) Reset(code transport.Code) error {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.err = &transport.StreamError{Code: code}
+	s.sentEnd = true
+	s.q.CancelWrite(quic.StreamErrorCode(code))
+	s.q.CancelRead(quic.StreamErrorCode(code))
+	s.q.ReleaseStreamCredit()
+	s.mu.Unlock()
+	s.mux.forget(s)
+	return nil
+}
+
+// abandon ends both directions because the connection ends. What was written
+// before still reaches the peer.
+func (s *stream) abandon(code quic.StreamErrorCode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	if !s.sentEnd {
+		s.q.SetReliableBoundary()
+		s.q.CancelWrite(code)
+		s.sentEnd = true
+	}
+	s.q.CancelRead(code)
+}
+
+// stopWriting ends this side's direction because the peer ends the connection.
+func (s *stream) stopWriting(code quic.StreamErrorCode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.q.CancelWrite(code)
+	if !s.known { // then the peer does not end it either
+		s.q.CancelRead(code)
+	}
+}
+
+// holdsData reports whether there is something to read. It waits until the peer,
+// who ends the connection, has ended the stream; or until the connection is gone.
+func (s *stream) holdsData() bool {
+	_, err := s.q.Peek(make([]byte, 1))
+	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// local returns how this side ended the stream, or its connection.
+func (s *stream) local() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	if e := s.mux.ended.Load(); e != nil && !e.Remote {
+		return e
+	}
+	return nil
+}
+
+// deadline is the error of a call that ran out of time, unless something else
+// ended it meanwhile.
+func (s *stream) deadline() error {
+	if err := s.local(); err != nil {
+		return err
+	}
+	return os.ErrDeadlineExceeded
+}
+
+// translate returns what an error of the QUIC stream means.
+func (s *stream) translate(err error) error {
+	if local := s.local(); local != nil {
+		return local
+	}
+	reset, ok := errors.AsType[*quic.StreamError](err)
+	if !ok {
+		return s.mux.closeError(err)
+	}
+	if !reset.Remote {
+		// Only the end of the connection, or a CloseWrite after a failed Write,
+		// resets a stream that its user has not ended.
+		if e := s.mux.ended.Load(); e != nil {
+			return e
+		}
+		return errWriteClosed
+	}
+	return s.peerError(reset)
+}
+
+// peerError returns what a reset by the peer means.
+func (s *stream) peerError(reset *quic.StreamError) error {
+	if reset.ErrorCode >= connectionEnds {
+		return s.mux.peerEnds(codeOf(uint64(reset.ErrorCode &^ connectionEnds)))
+	}
+	return &transport.StreamError{Code: codeOf(uint64(reset.ErrorCode)), Remote: true}
+}
+
+// LocalAddr is the address of the connection.
+func (s *stream) LocalAddr() net.Addr { return s.mux.LocalAddr() }
+
+// RemoteAddr is the address of the connection's peer.
+func (s *stream) RemoteAddr() net.Addr { return s.mux.RemoteAddr() }
+
+// SetDeadline sets both deadlines.
+func (s *stream) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds pending and future calls of Read.
+func (s *stream) SetReadDeadline(t time.Time) error {
+	if err := s.local(); err != nil {
+		return err
+	}
+	return s.q.SetReadDeadline(t)
+}
+
+// SetWriteDeadline bounds pending and future calls of Write.
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	if err := s.local(); err != nil {
+		return err
+	}
+	return s.q.SetWriteDeadline(t)
+}

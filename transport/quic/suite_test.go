@@ -1,0 +1,57 @@
+package quic_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/internal/testca"
+	"github.com/outgate/outgate/transport/quic"
+	"github.com/outgate/outgate/transport/transporttest"
+)
+
+func TestQUICKeepsThePromisesOfATransport(t *testing.T) {
+	ca := testca.New(t)
+	const maxStreams = 1024
+	transporttest.Run(t, transporttest.Harness{
+		MaxStreams:  maxStreams,
+		MaxBuffered: 2 << 20,
+		Connect: func(tb testing.TB) transporttest.Pair {
+			tb.Helper()
+			limits := quic.Config{MaxStreams: maxStreams, IdleTimeout: 5 * time.Second}
+
+			gatewaySocket := socket(tb)
+			l, err := quic.ListenPacket(gatewaySocket, ca.Gateway(), &quic.ListenConfig{Config: limits})
+			require.NoError(tb, err)
+			tb.Cleanup(func() { _ = l.Close() })
+
+			agentSocket := socket(tb)
+			d := &quic.Dialer{
+				TLSClientConfig: ca.Agent("agent-1"),
+				Config:          limits,
+				ListenPacket: func(context.Context, string, string) (net.PacketConn, error) {
+					return agentSocket, nil
+				},
+			}
+			agent, gateway := connect(tb, l, d)
+			return transporttest.Pair{
+				Dialed:   agent,
+				Accepted: gateway,
+				Cut: func() {
+					_ = agentSocket.Close()
+					_ = gatewaySocket.Close()
+				},
+			}
+		},
+	})
+}
+
+func socket(tb testing.TB) *net.UDPConn {
+	tb.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(tb, err)
+	return c
+}
