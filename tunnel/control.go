@@ -134,6 +134,7 @@ func (l *link) keepAlive() {
 		if l.heards != heards {
 			mark, heards, misses = l.heard, l.heards, 0
 		}
+		l.due = mark.Add(interval)
 		l.mu.Unlock()
 		// A new timer each time and none with a channel: Reset hangs or crashes in a
 		// bubble of testing/synctest now and then (go.dev/issue/76052).

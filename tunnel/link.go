@@ -48,6 +48,7 @@ type link struct {
 	active  int           // streams open in either direction
 	idle    chan struct{} // closed when active falls to 0; nil unless somebody waits
 	kick    chan struct{} // a first stream opened: the keep-alive quickens
+	due     time.Time     // when the keep-alive looks next
 	heard   time.Time     // when the peer last said anything on the control stream
 	heards  uint64        // how often it did; times may be equal
 	pingSeq uint64
@@ -265,9 +266,9 @@ func (l *link) incoming(stream transport.Stream, h wire.Header, release func()) 
 func (l *link) streamOpened() {
 	l.mu.Lock()
 	l.active++
-	first := l.active == 1
+	late := l.active == 1 && time.Until(l.due) > l.cfg.liveness.Busy
 	l.mu.Unlock()
-	if first {
+	if late {
 		select {
 		case l.kick <- struct{}{}:
 		default:
