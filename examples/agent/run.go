@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/outgate/outgate/pki"
+	"github.com/outgate/outgate/transport"
+	"github.com/outgate/outgate/transport/quic"
+	"github.com/outgate/outgate/transport/websocket"
+	"github.com/outgate/outgate/tunnel"
+)
+
+const drainTime = 10 * time.Second
+
+// run is the life of the agent; the end of ctx drains it.
+func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err error) {
+	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: c.LogLevel}))
+	storage, err := pki.OpenFileStorage(c.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, storage.Close()) }()
+	registrar := c.registrar()
+	id, err := identity(ctx, c, storage, registrar, in, log)
+	if err != nil {
+		return err
+	}
+	id.Logger = log
+	log.Info("enrolled", "agent", id.Agent(), "until", id.Status().NotAfter)
+
+	agent := &tunnel.Agent{
+		Gateways: c.Gateways,
+		Dialer:   &dialer{identity: id, transport: c.Transport},
+		Name:     id.Agent(),
+		Software: "outgate-agent/" + version(),
+		Logger:   log,
+	}
+	if c.rules == nil {
+		log.Warn("there is no policy, so the gateway can reach nothing; add one to the configuration")
+	} else {
+		agent.Policy = c.rules
+		log.Info("policy", "digest", c.rules.Digest())
+	}
+
+	// Whichever ends first ends the other: without a certificate there is no
+	// tunnel, and without a tunnel nothing to renew it for.
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	var running sync.WaitGroup
+	running.Go(func() { end(id.Run(life, registrar)) })
+	running.Go(func() { end(agent.Run(life)) })
+	select {
+	case <-ctx.Done():
+		log.Info("stopping", "within", drainTime)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		if err := agent.Shutdown(drain); err != nil {
+			log.Warn("streams were cut", "error", err)
+		}
+		end(tunnel.ErrAgentClosed)
+	case <-life.Done():
+	}
+	running.Wait()
+	if err := context.Cause(life); !errors.Is(err, tunnel.ErrAgentClosed) {
+		return err
+	}
+	return nil
+}
+
+// dialer dials with the newest certificate and the newest roots.
+type dialer struct {
+	identity  *pki.Identity
+	transport string
+}
+
+func (d *dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
+	config := d.identity.ClientTLS()
+	if d.transport == "quic" {
+		return (&quic.Dialer{TLSClientConfig: config}).Dial(ctx, gateway)
+	}
+	return (&websocket.Dialer{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment}).Dial(ctx, gateway)
+}

@@ -1,0 +1,80 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/coder/websocket"
+
+	"github.com/outgate/outgate/transport"
+)
+
+// wsCarrier is a carrier over a WebSocket.
+type wsCarrier struct {
+	ws      *websocket.Conn
+	conn    net.Conn  // below TLS, so that closing it never waits for the peer
+	cork    *cork     // the same, if it can collect the records of a message; or nil
+	message io.Reader // what is being read, or nil
+}
+
+// newWSCarrier takes over ws, whose bytes pass through conn.
+func newWSCarrier(ws *websocket.Conn, conn net.Conn) *wsCarrier {
+	ws.SetReadLimit(maxMessage)
+	if tls, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = tls.NetConn()
+	}
+	c := &wsCarrier{ws: ws, conn: conn}
+	if cork, ok := conn.(*cork); ok {
+		c.cork, conn = cork, cork.Conn
+	}
+	limitUnsent(conn, maxMessage)
+	return c
+}
+
+func (c *wsCarrier) Read(p []byte) (int, error) {
+	for {
+		if c.message == nil {
+			// Neither here nor in WriteMessage is there a deadline: one that
+			// fires closes the connection without saying why.
+			typ, message, err := c.ws.Reader(context.Background())
+			if err != nil {
+				return 0, err
+			}
+			if typ != websocket.MessageBinary {
+				return 0, protocolError(errors.New("a message that is not binary"))
+			}
+			c.message = message
+		}
+		n, err := c.message.Read(p)
+		if err == io.EOF { // as it is: the end of the message
+			c.message, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (c *wsCarrier) WriteMessage(p []byte) error {
+	if c.cork == nil {
+		return c.ws.Write(context.Background(), websocket.MessageBinary, p)
+	}
+	c.cork.collect()
+	err := c.ws.Write(context.Background(), websocket.MessageBinary, p)
+	if flushed := c.cork.flush(); err == nil {
+		err = flushed
+	}
+	return err
+}
+
+func (c *wsCarrier) Close(e *transport.CloseError) {
+	status, reason := closeFrame(e)
+	_ = c.ws.Close(status, reason) // which may fail: the peer could be gone
+}
+
+func (c *wsCarrier) Cut() { _ = c.conn.Close() }
+
+func (c *wsCarrier) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
+func (c *wsCarrier) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }

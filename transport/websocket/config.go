@@ -1,0 +1,85 @@
+package websocket
+
+import (
+	"log/slog"
+	"time"
+)
+
+const (
+	// Path is where a gateway serves the tunnel. A Dialer appends it to the
+	// path of the base URL.
+	Path = "/outgate/v1/tunnel"
+
+	// Subprotocol names the protocol inside the WebSocket.
+	Subprotocol = "outgate.smux.v1"
+)
+
+// Config holds the limits of a [Dialer] or a [Listener]. The zero value is ready
+// to use; a field that is zero or negative means its default. It is copied when
+// the Listener is made or Dial is called.
+type Config struct {
+	// MaxStreams is how many streams the peer may have open toward this side at
+	// a time, accepted or not. The peer's OpenStream waits for a free one.
+	// Default 1024.
+	MaxStreams int
+
+	// MaxWindow is how many bytes one stream may buffer while its reader keeps
+	// up. A stream starts with 256 KiB, which is also the least, and doubles
+	// when the peer uses all of it. Default 4 MiB, at most 1 GiB.
+	MaxWindow int
+
+	// WindowBudget is how many bytes the windows of a connection may grow
+	// beyond 256 KiB, all together. Default 32 MiB.
+	WindowBudget int
+
+	// WriteTimeout is how long the network may take to accept one message, of
+	// up to 128 KiB. Then the connection ends with the code Timeout.
+	// Default 10 s.
+	WriteTimeout time.Duration
+
+	// HandshakeTimeout is how long a connection may take until it is ready for
+	// streams: at a Dialer from the first packet on, default 10 s; at a
+	// Listener from the WebSocket upgrade on, default 5 s. (What precedes the
+	// upgrade is limited by the http.Server.)
+	HandshakeTimeout time.Duration
+
+	// Backlog is how many connections a Listener keeps that are in their
+	// handshake or wait for Accept. Another one is answered 503 with a
+	// Retry-After. Default 128. A Dialer does not use it.
+	Backlog int
+
+	// Logger is told by a Listener which requests it refused and why. Nil is
+	// silent. A Dialer does not use it; its errors say it all.
+	Logger *slog.Logger
+}
+
+const (
+	initialWindow  = 256 << 10 // smux version 2 starts with this, whatever is configured
+	largestWindow  = 1 << 30
+	maxFrame       = 32 << 10
+	maxMessage     = 128 << 10
+	closeTimeout   = 1500 * time.Millisecond // for the last data and the close handshake
+	maxCloseReason = 120
+)
+
+// withDefaults returns a copy without zero fields.
+func (c Config) withDefaults(handshake time.Duration) Config {
+	c.MaxStreams = min(or(c.MaxStreams, 1024), 1<<30)
+	c.MaxWindow = min(max(or(c.MaxWindow, 4<<20), initialWindow), largestWindow)
+	c.WindowBudget = or(c.WindowBudget, 32<<20)
+	c.WriteTimeout = or(c.WriteTimeout, 10*time.Second)
+	c.HandshakeTimeout = or(c.HandshakeTimeout, handshake)
+	c.Backlog = or(c.Backlog, 128)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// or returns v, or what stands for a v that is not positive.
+func or[T int | time.Duration](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
+}

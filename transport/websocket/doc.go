@@ -1,0 +1,50 @@
+// Package websocket carries a tunnel over one HTTPS connection: mutual TLS 1.3,
+// one WebSocket, and many streams inside it. It passes the proxies and load
+// balancers that let WebSockets through, and shares port 443 with other routes.
+//
+// An agent dials with its certificate:
+//
+//	d := &websocket.Dialer{
+//		TLSClientConfig: &tls.Config{Certificates: certs, RootCAs: roots},
+//		Proxy:           http.ProxyFromEnvironment,
+//	}
+//	m, err := d.Dial(ctx, "https://gateway.example.com")
+//
+// A gateway either owns the socket,
+//
+//	l, err := websocket.Listen("tcp", ":443", tlsConfig, websocket.Config{})
+//
+// or mounts the listener in an http.Server that it has anyway:
+//
+//	l := websocket.NewListener(websocket.Config{})
+//	mux.Handle(websocket.Path, l)
+//
+// and then calls Accept.
+//
+// # On the wire
+//
+// The peers speak the WebSocket subprotocol [Subprotocol] at [Path]: binary
+// messages that together are a byte stream of smux version 2 frames. Stream 0,
+// which smux leaves unused, carries what smux lacks: how many streams the peer
+// may open, the end of a direction with its byte count, and resets with a code.
+// The window updates are those of smux.
+//
+// The library xtaci/smux keeps the streams and their receive buffers. What a
+// frame may say is checked before smux sees it, so that no peer makes it
+// allocate beyond the limits, and data is sent past its write path, which can
+// neither be interrupted by a deadline nor close without waiting.
+//
+// # Limits
+//
+// A peer that oversteps a limit of [Config] or breaks the protocol loses its
+// connection with the code Protocol, and nobody else notices. What a connection
+// may buffer is at most MaxStreams × 256 KiB + WindowBudget, in buffers that
+// can be twice as large as their content.
+//
+// # Not here
+//
+// Liveness: a connection whose peer is silent is found by the pings of the
+// tunnel; this package only ends a connection that takes no data for
+// Config.WriteTimeout. Authorisation: every verified certificate may connect.
+// Plain HTTP, TLS that ends before this process, and environment variables.
+package websocket

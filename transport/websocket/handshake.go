@@ -1,0 +1,117 @@
+package websocket
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outgate/outgate/transport"
+)
+
+// HandshakeError says that a gateway, or a proxy before it, answered the request
+// for a tunnel with something else. It matches transport.Denied and
+// transport.Overloaded with errors.Is where the status means that.
+type HandshakeError struct {
+	Status     int           // of HTTP
+	RetryAfter time.Duration // how long the answer asks to wait; 0 if it does not say
+	Reason     string        // the start of the answer's text; for people
+}
+
+func (e *HandshakeError) Error() string {
+	s := "the tunnel was answered with status " + strconv.Itoa(e.Status)
+	if text := http.StatusText(e.Status); text != "" {
+		s += " " + text
+	}
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
+}
+
+// Is reports whether target is what the status means.
+func (e *HandshakeError) Is(target error) bool {
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return target == transport.Denied
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return target == transport.Overloaded
+	}
+	return false
+}
+
+// retryAfter reads the header field of RFC 9110, section 10.2.3. What it cannot
+// read is 0.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// refusal is the answer to a request that cannot become a tunnel.
+type refusal struct {
+	status int
+	reason string
+}
+
+// admit checks what the WebSocket library does not.
+func admit(r *http.Request) *refusal {
+	switch {
+	case r.TLS == nil:
+		return &refusal{http.StatusForbidden, "the tunnel needs TLS that ends in this server"}
+	case r.TLS.Version < tls.VersionTLS13:
+		return &refusal{http.StatusForbidden, "the tunnel needs TLS 1.3"}
+	case len(r.TLS.VerifiedChains) == 0:
+		return &refusal{http.StatusForbidden, "the tunnel needs a client certificate that this server verifies: " +
+			"present the agent's certificate, and do not let a proxy end the TLS connection"}
+	case r.TLS.DidResume:
+		// A ticket could outlive the certificate or its revocation.
+		return &refusal{http.StatusForbidden, "the tunnel needs a full TLS handshake: disable session tickets"}
+	case r.Header["Origin"] != nil || r.Header["Cookie"] != nil:
+		return &refusal{http.StatusForbidden, "the tunnel is not for browsers: send neither Origin nor Cookie"}
+	case !offers(r.Header, Subprotocol):
+		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + Subprotocol}
+	}
+	return nil
+}
+
+// offers reports whether the client lists the subprotocol.
+func offers(h http.Header, subprotocol string) bool {
+	for _, list := range h["Sec-Websocket-Protocol"] {
+		for one := range strings.SplitSeq(list, ",") {
+			if strings.TrimSpace(one) == subprotocol {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reserved are the header fields that a Dialer sets itself or a Listener refuses.
+var reserved = [...]string{
+	"Connection", "Cookie", "Host", "Origin", "Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Extensions",
+	"Sec-Websocket-Key", "Sec-Websocket-Protocol", "Sec-Websocket-Version",
+}
+
+// checkHeader refuses fields in Dialer.Header that would break the handshake.
+func checkHeader(h http.Header) error {
+	for _, name := range reserved {
+		for key := range h {
+			if http.CanonicalHeaderKey(key) == name {
+				return fmt.Errorf("websocket: remove the header field %s from Dialer.Header: it belongs to the handshake", name)
+			}
+		}
+	}
+	return nil
+}
+
+var errNoCertificate = errors.New("websocket: Dialer.TLSClientConfig has no client certificate: " +
+	"set Certificates or GetClientCertificate to the agent's")

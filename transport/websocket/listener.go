@@ -1,0 +1,219 @@
+package websocket
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/outgate/outgate/transport"
+)
+
+var (
+	_ transport.Listener = (*Listener)(nil)
+	_ http.Handler       = (*Listener)(nil)
+)
+
+// Listener takes the tunnels of agents. It is the http.Handler that upgrades
+// their requests and the transport.Listener that returns the connections.
+//
+// Mounted in a server of the caller, that server must speak HTTP/1.1 on this
+// route, ask for client certificates (tls.VerifyClientCertIfGiven if other
+// routes do without), verify them against the right authority, and should limit
+// the time of handshakes and headers. The Listener itself refuses requests
+// without a verified certificate, over a resumed TLS session, below TLS 1.3, or
+// from a browser. Shutdown and Close of that server neither wait for tunnels nor
+// end them; the connections that Accept returned do that.
+type Listener struct {
+	cfg    Config
+	server *server // if it owns its socket
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	places chan struct{} // one for each connection in handshake or backlog
+	queue  chan *mux
+
+	mu       sync.Mutex
+	closed   bool
+	handlers sync.WaitGroup // requests that may still put into queue
+}
+
+// NewListener returns a Listener to mount at [Path].
+func NewListener(cfg Config) *Listener {
+	cfg = cfg.withDefaults(5 * time.Second)
+	l := &Listener{
+		cfg:    cfg,
+		places: make(chan struct{}, cfg.Backlog),
+		queue:  make(chan *mux, cfg.Backlog),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	return l
+}
+
+// ServeHTTP makes a tunnel of the request and returns when it waits for Accept.
+// What cannot become one is answered with a text that says what to change.
+func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !l.enter() {
+		w.Header().Set("Retry-After", "1")
+		l.refuse(w, r, &refusal{http.StatusServiceUnavailable, "the gateway takes no more tunnels"})
+		return
+	}
+	defer l.handlers.Done()
+	if no := admit(r); no != nil {
+		l.refuse(w, r, no)
+		return
+	}
+	select {
+	case l.places <- struct{}{}:
+	default:
+		w.Header().Set("Retry-After", "5")
+		l.refuse(w, r, &refusal{http.StatusServiceUnavailable, "too many tunnels wait to be accepted"})
+		return
+	}
+	m, err := l.upgrade(w, r) //nolint:contextcheck // the connection outlives the request
+	if err != nil {
+		<-l.places
+		l.cfg.Logger.Warn("websocket: handshake failed", "remote", r.RemoteAddr, "error", err)
+		return
+	}
+	l.queue <- m // has room: whoever is in it holds a place
+}
+
+// enter registers a request unless the Listener is closed.
+func (l *Listener) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.handlers.Add(1)
+	return true
+}
+
+func (l *Listener) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	l.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "websocket: request refused",
+		slog.String("remote", r.RemoteAddr), slog.Int("status", no.status), slog.String("reason", no.reason))
+	http.Error(w, no.reason, no.status)
+}
+
+// upgrade makes a connection that is ready for streams.
+func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (*mux, error) {
+	hijacker := &hijacker{ResponseWriter: w}
+	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: []string{Subprotocol}})
+	if err != nil {
+		if hijacker.conn != nil {
+			_ = hijacker.conn.Close()
+		}
+		return nil, err
+	}
+	m, err := newMux(newWSCarrier(ws, hijacker.conn), false, 0, *r.TLS, l.cfg)
+	if err != nil {
+		_ = ws.CloseNow()
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	start := time.Now()
+	err = m.awaitReady(ctx, func() transport.Code {
+		if l.ctx.Err() != nil {
+			return transport.Draining
+		}
+		return transport.Timeout
+	})
+	m.rtt.Store(int64(time.Since(start))) // the agent starts when it has our answer
+	return m, err
+}
+
+// Accept implements transport.Listener.
+func (l *Listener) Accept(ctx context.Context) (transport.Mux, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err := l.ended(); err != nil {
+			return nil, err
+		}
+		select {
+		case m := <-l.queue:
+			<-l.places
+			if m.ctx.Err() == nil { // else the agent has given up
+				return m, nil
+			}
+		case <-ctx.Done():
+		case <-l.ctx.Done():
+		}
+	}
+}
+
+// ended returns the error of a Listener that accepts no more.
+func (l *Listener) ended() error {
+	if l.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(l.ctx)
+}
+
+// Addr implements transport.Listener. A Listener without a socket of its own
+// returns its path, with the network "websocket".
+func (l *Listener) Addr() net.Addr {
+	if l.server != nil {
+		return l.server.addr
+	}
+	return pathAddr{}
+}
+
+type pathAddr struct{}
+
+func (pathAddr) Network() string { return "websocket" }
+func (pathAddr) String() string  { return Path }
+
+// Close implements transport.Listener. Connections that wait for Accept end with
+// the code Draining, requests that come later are answered 503. A Listener from
+// [Listen] closes its socket too.
+func (l *Listener) Close() error {
+	return l.closeWith(fmt.Errorf("websocket: listener closed: %w", net.ErrClosed))
+}
+
+// closeWith closes the Listener; Accept returns cause from then on.
+func (l *Listener) closeWith(cause error) error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.cancel(cause)
+	var err error
+	if l.server != nil {
+		err = l.server.close()
+	}
+	l.handlers.Wait()
+	for {
+		select {
+		case m := <-l.queue:
+			<-l.places
+			_ = m.CloseWithError(transport.Draining, "the gateway takes no more tunnels")
+		default:
+			return err
+		}
+	}
+}
+
+// hijacker remembers the connection below a WebSocket.
+type hijacker struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.conn = conn
+	// The deadlines of the server were for the request.
+	return conn, rw, conn.SetDeadline(time.Time{})
+}
