@@ -123,7 +123,7 @@ func (a *Authority) Register(ctx context.Context, r Registration) (*Credential, 
 	}
 	log := a.log().With("token", r.Token.ID(), "agent", clip(r.Agent), "source", r.Source)
 	record, err := a.redeem(ctx, r)
-	if cause := (refusal)(""); errors.As(err, &cause) {
+	if cause := refusal(""); errors.As(err, &cause) {
 		log.WarnContext(ctx, "pki: registration refused", "cause", string(cause), "detail", err.Error())
 		return nil, &RegistrationError{}
 	}
@@ -148,7 +148,7 @@ func (a *Authority) Renew(ctx context.Context, r Renewal) (*Credential, error) {
 		log = log.With("presented", SerialOf(r.Presented))
 	}
 	record, err := a.renew(ctx, r)
-	if cause := (refusal)(""); errors.As(err, &cause) {
+	if cause := refusal(""); errors.As(err, &cause) {
 		log.WarnContext(ctx, "pki: renewal refused", "cause", string(cause), "detail", err.Error())
 		return nil, &RegistrationError{Renewal: true}
 	}

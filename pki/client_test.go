@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 // clientOf trusts the authority by its pin and reaches the gateway by name.

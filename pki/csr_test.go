@@ -8,7 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
+	"crypto/sha1" //nolint:depguard // the test signs what must be refused
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -19,8 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 // Whatever a signing request asks for, the certificate says what the grant says.

@@ -9,8 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 type faultyStorage struct {

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func putGrant(s pki.Store, id string, change func(*pki.GrantRecord)) error {

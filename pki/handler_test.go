@@ -15,8 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func requestBody(t testing.TB, r pki.Registration) []byte {

@@ -16,9 +16,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func TestCheckName(t *testing.T) {

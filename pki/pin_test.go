@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"errors"
 	"math/big"
 	"net"
 	"net/http"
@@ -15,8 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 const somePin = "sha256:0011223344556677889900112233445566778899001122334455667788990011"
@@ -155,7 +155,7 @@ func TestAPinAdmitsItsServerAndNoOther(t *testing.T) {
 			require.NoError(t, err)
 			pins["other"] = other
 			client := &pki.Client{Gateway: localhost(base)}
-			for _, p := range strings.Fields(c.pin) {
+			for p := range strings.FieldsSeq(c.pin) {
 				client.Pins = append(client.Pins, pins[p])
 			}
 			_, err = client.Register(t.Context(), registration(t))
@@ -170,7 +170,7 @@ func TestAPinAdmitsItsServerAndNoOther(t *testing.T) {
 				require.Contains(t, err.Error(), pins["leaf"].String())
 				require.Contains(t, err.Error(), "expected "+somePin)
 			} else {
-				require.False(t, errors.As(err, &mismatch))
+				require.NotErrorAs(t, err, &mismatch)
 			}
 		})
 	}

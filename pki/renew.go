@@ -65,8 +65,7 @@ func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 			continue
 		}
 		wait := jitter(retry)
-		var busy *UnavailableError
-		if errors.As(err, &busy) {
+		if busy, ok := errors.AsType[*UnavailableError](err); ok {
 			wait = max(wait, busy.RetryAfter)
 		}
 		// Close to the end there is no time for long waits.

@@ -3,14 +3,14 @@ package pki_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io/fs"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func TestARevokedCertificateIsRefusedInTheHandshake(t *testing.T) {
@@ -149,6 +149,6 @@ func TestAnExpiredCertificateIsRefused(t *testing.T) {
 		time.Sleep(90*day + time.Second)
 		require.ErrorContains(t, a.Verify(t.Context(), leaf), "expired")
 		_, err := a.Renew(t.Context(), pki.Renewal{Presented: leaf, CSR: csrOf(t, newKey(t))})
-		require.True(t, errors.Is(err, &pki.RegistrationError{Renewal: true}))
+		require.ErrorIs(t, err, &pki.RegistrationError{Renewal: true})
 	})
 }

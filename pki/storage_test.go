@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 func TestFileStorageRefusesADirectoryThatIsNotItsOwn(t *testing.T) {

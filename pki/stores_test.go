@@ -4,9 +4,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/outgate/outgate/pki"
 	"github.com/outgate/outgate/pki/pkitest"
-	"github.com/stretchr/testify/require"
 )
 
 func TestMemoryStorePassesTheSuite(t *testing.T) {

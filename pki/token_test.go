@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/outgate/outgate/pki"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/pki"
 )
 
 const (
@@ -59,9 +60,16 @@ func TestTokenHidesItsSecret(t *testing.T) {
 	type private struct{ token pki.Token }
 	type public struct{ Token pki.Token }
 	values := []any{
-		token, &token, private{token}, &private{token}, public{token}, []pki.Token{token},
-		map[string]pki.Token{"a": token}, map[pki.Token]string{token: "a"},
-		pki.Registration{Token: token}, fmt.Errorf("with %v", token), [1]any{token},
+		token, &token,
+		private{token},
+		&private{token},
+		public{token},
+		[]pki.Token{token},
+		map[string]pki.Token{"a": token},
+		map[pki.Token]string{token: "a"},
+		pki.Registration{Token: token},
+		fmt.Errorf("with %v", token),
+		[1]any{token},
 	}
 	var log strings.Builder
 	text, inJSON := slog.New(slog.NewTextHandler(&log, nil)), slog.New(slog.NewJSONHandler(&log, nil))

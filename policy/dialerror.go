@@ -75,8 +75,7 @@ func dialCode(err error) transport.Code {
 }
 
 func resolveCode(err error) transport.Code {
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		switch {
 		case dns.IsNotFound:
 			return transport.NameNotFound

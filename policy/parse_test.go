@@ -210,5 +210,5 @@ func TestParsePassesOnTheErrorOfItsReader(t *testing.T) {
 	_, err := policy.Parse(io.MultiReader(strings.NewReader("denied_endpoints: []"), iotest.ErrReader(broken)))
 	require.ErrorIs(t, err, broken)
 	var bad *policy.SyntaxError
-	require.False(t, errors.As(err, &bad))
+	require.NotErrorAs(t, err, &bad)
 }

@@ -90,6 +90,7 @@ func (p pattern) String() string {
 		if p.port != 0 && p.prefix.Addr().Is6() {
 			s = "[" + s + "]"
 		}
+	default: // everything: a rule that names a service only
 	}
 	if p.port != 0 {
 		s += ":" + strconv.Itoa(int(p.port))

@@ -1,7 +1,6 @@
 package policy_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -199,5 +198,5 @@ func TestATargetErrorDoesNotRepeatALongAddress(t *testing.T) {
 	_, err := policy.ParseTarget(strings.Repeat("s", 1<<20), strings.Repeat("\x00", 1<<20))
 	require.Less(t, len(err.Error()), 1000)
 	var bad *policy.TargetError
-	require.True(t, errors.As(err, &bad))
+	require.ErrorAs(t, err, &bad)
 }

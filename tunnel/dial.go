@@ -63,8 +63,7 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 // dialFailure is what the caller learns of a failed dial. The addresses behind a name
 // and the words of the system stay in the agent's log.
 func dialFailure(err error) (transport.Code, string) {
-	var failed *policy.DialError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*policy.DialError](err); ok {
 		return failed.Code, ""
 	}
 	return refusal(err)

@@ -79,6 +79,7 @@ func (e *OpenError) Temporary() bool {
 	switch e.Code {
 	case transport.NotConnected, transport.ConnectionLost, transport.Overloaded, transport.Draining:
 		return true
+	default:
+		return false
 	}
-	return false
 }

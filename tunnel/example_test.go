@@ -43,7 +43,7 @@ func ExampleAgent() {
 		Dialer:   &websocket.Dialer{TLSClientConfig: identity.ClientTLS()},
 		Policy:   rules, // what may be reached: see policy.Parse
 	}
-	err = agent.Run(ctx)
+	log.Fatal(agent.Run(ctx))
 }
 
 // A gateway in an existing HTTPS server, beside its other routes.

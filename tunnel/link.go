@@ -111,8 +111,7 @@ func (l *link) panicked(p any) {
 
 // closeCause is why mux ended. Call it after the context of mux ended.
 func closeCause(mux transport.Mux) *transport.CloseError {
-	var ce *transport.CloseError
-	if errors.As(context.Cause(mux.Context()), &ce) {
+	if ce, ok := errors.AsType[*transport.CloseError](context.Cause(mux.Context())); ok {
 		return ce
 	}
 	return &transport.CloseError{Code: transport.ConnectionLost, Remote: true}
@@ -207,13 +206,11 @@ func (l *link) dispatch(in *Incoming, log *slog.Logger) {
 
 // refusal turns an error of a policy or a parser into what the peer may know.
 func refusal(err error) (transport.Code, string) {
-	var denied *policy.Denied
-	if errors.As(err, &denied) {
+	if denied, ok := errors.AsType[*policy.Denied](err); ok {
 		// The rule stays here: the peer needs to know that, not how.
 		return transport.Denied, denied.Reason
 	}
-	var target *policy.TargetError
-	if errors.As(err, &target) {
+	if target, ok := errors.AsType[*policy.TargetError](err); ok {
 		return target.Code, target.Reason
 	}
 	return transport.Denied, "denied by policy"

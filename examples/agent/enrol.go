@@ -31,8 +31,7 @@ func identity(ctx context.Context, c *config, storage pki.Storage, registrar pki
 		if err == nil {
 			return id, nil
 		}
-		var refused *pki.RegistrationError
-		if errors.As(err, &refused) {
+		if _, ok := errors.AsType[*pki.RegistrationError](err); ok {
 			return nil, fmt.Errorf(`token %s: %w; get a new one with "gateway token create"`, token.ID(), err)
 		}
 		if !temporary(err) {

@@ -56,7 +56,7 @@ func TestAbortIsNotAnEndForTheOtherSide(t *testing.T) {
 func TestATargetThatIsAStreamPassesCodesOn(t *testing.T) {
 	t.Run("to the target", func(t *testing.T) {
 		near, far, _ := streams(t)
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		require.NoError(t, f.caller.Reset(transport.Draining))
 		_, err := far.Read(make([]byte, 1))
 		require.Equal(t, &transport.StreamError{Code: transport.Draining, Remote: true}, err)
@@ -64,15 +64,15 @@ func TestATargetThatIsAStreamPassesCodesOn(t *testing.T) {
 	})
 	t.Run("from the target", func(t *testing.T) {
 		near, far, _ := streams(t)
-		f := start(t, t.Context(), near, far)
-		require.NoError(t, far.(transport.Stream).Reset(transport.Unreachable))
+		f := start(t.Context(), t, near, far)
+		require.NoError(t, far.Reset(transport.Unreachable))
 		_, err := f.caller.Read(make([]byte, 1))
 		require.Equal(t, &transport.StreamError{Code: transport.Unreachable, Remote: true}, err)
 		require.Equal(t, splice.Target, f.result(t).Side)
 	})
 	t.Run("a half-close", func(t *testing.T) {
 		near, far, _ := streams(t)
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		send(t, f.caller, "question")
 		closeWrite(t, f.caller)
 		receive(t, far, "question")

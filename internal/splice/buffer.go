@@ -23,7 +23,7 @@ type buffer struct {
 func (b *buffer) next() []byte {
 	if b.filled >= smallBuffer {
 		if b.large == nil {
-			b.large = largeBuffers.Get().(*[largeBuffer]byte)
+			b.large, _ = largeBuffers.Get().(*[largeBuffer]byte) // the pool holds nothing else
 		}
 		return b.large[:]
 	}

@@ -33,7 +33,7 @@ func source(seed byte, size int64) io.Reader {
 
 func TestManyBytesArriveUnchangedInBothDirectionsAtOnce(t *testing.T) {
 	const up, down = 64 << 20, 48<<20 + 12345
-	f := startTCP(t, t.Context())
+	f := startTCP(t.Context(), t)
 	sent := make(chan error, 2)
 	for _, flow := range []struct {
 		to     net.Conn

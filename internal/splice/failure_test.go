@@ -34,7 +34,7 @@ func breakOff(t *testing.T, c net.Conn) {
 }
 
 func TestABrokenTargetIsAResetForTheCaller(t *testing.T) {
-	f := startTCP(t, t.Context())
+	f := startTCP(t.Context(), t)
 	send(t, f.target, "half of the ans")
 	receive(t, f.caller, "half of the ans")
 	breakOff(t, f.target)
@@ -52,7 +52,7 @@ func TestABrokenTargetIsAResetForTheCaller(t *testing.T) {
 // other one may see a clean end. Both are busy here.
 func TestATargetThatBreaksUnderTrafficNeverLooksLikeAnEnd(t *testing.T) {
 	for range 300 {
-		f := startTCP(t, t.Context())
+		f := startTCP(t.Context(), t)
 		var traffic sync.WaitGroup
 		traffic.Go(func() {
 			for {
@@ -80,7 +80,7 @@ func TestABrokenStreamBreaksTheTarget(t *testing.T) {
 		"connection closed":   func(f *fixture) { _ = f.mux.CloseWithError(transport.NoError, "done") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := startTCP(t, t.Context())
+			f := startTCP(t.Context(), t)
 			send(t, f.caller, "half of the que")
 			receive(t, f.target, "half of the que")
 			breakStream(f)
@@ -95,7 +95,7 @@ func TestABrokenStreamBreaksTheTarget(t *testing.T) {
 
 func TestTheContextUnblocksAWriteToATargetThatDoesNotRead(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f := startTCP(t, ctx)
+	f := startTCP(ctx, t)
 	_ = f.caller.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 	for { // until the sockets and the stream are full
 		_, err := f.caller.Write(make([]byte, 64<<10))
@@ -125,7 +125,7 @@ func TestTheContextEndsTheJoin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			f := startTCP(t, ctx)
+			f := startTCP(ctx, t)
 			send(t, f.caller, "x")
 			receive(t, f.target, "x")
 			cancel(test.cause)
@@ -141,7 +141,7 @@ func TestTheContextEndsTheJoin(t *testing.T) {
 func TestADeadlineEndsTheJoinWithATimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	f := startTCP(t, ctx)
+	f := startTCP(ctx, t)
 	_, err := f.caller.Read(make([]byte, 1))
 	require.ErrorIs(t, err, transport.Timeout)
 	requireReset(t, f.target)
@@ -151,7 +151,7 @@ func TestADeadlineEndsTheJoinWithATimeout(t *testing.T) {
 func TestAContextThatHasEndedIsNotIgnored(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	f := startTCP(t, ctx)
+	f := startTCP(ctx, t)
 	require.Equal(t, splice.Context, f.result(t).Side)
 	requireReset(t, f.target)
 	_, err := f.caller.Read(make([]byte, 1))

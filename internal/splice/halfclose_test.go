@@ -27,7 +27,7 @@ func overNetworks(t *testing.T, test func(t *testing.T, near, far net.Conn)) {
 
 func TestTheCallersEndReachesTheTargetWhoseAnswerStillComesBack(t *testing.T) {
 	overNetworks(t, func(t *testing.T, near, far net.Conn) {
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		send(t, f.caller, "question")
 		closeWrite(t, f.caller)
 		receive(t, f.target, "question")
@@ -42,7 +42,7 @@ func TestTheCallersEndReachesTheTargetWhoseAnswerStillComesBack(t *testing.T) {
 
 func TestTheTargetsEndReachesTheCallerWhoseRequestStillGoesOn(t *testing.T) {
 	overNetworks(t, func(t *testing.T, near, far net.Conn) {
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		send(t, f.target, "welcome")
 		closeWrite(t, f.target)
 		receive(t, f.caller, "welcome")
@@ -57,7 +57,7 @@ func TestTheTargetsEndReachesTheCallerWhoseRequestStillGoesOn(t *testing.T) {
 
 func TestACallerThatClosesIsNoFailureWhenTheTargetHadNothingMoreToSay(t *testing.T) {
 	overNetworks(t, func(t *testing.T, near, far net.Conn) {
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		send(t, f.caller, "goodbye")
 		require.NoError(t, f.caller.Close())
 		receive(t, f.target, "goodbye")
@@ -69,7 +69,7 @@ func TestACallerThatClosesIsNoFailureWhenTheTargetHadNothingMoreToSay(t *testing
 
 func TestAnEmptyConversationEndsWell(t *testing.T) {
 	overNetworks(t, func(t *testing.T, near, far net.Conn) {
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		closeWrite(t, f.target)
 		receiveEnd(t, f.caller)
 		closeWrite(t, f.caller)

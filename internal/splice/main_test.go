@@ -27,7 +27,7 @@ type fixture struct {
 }
 
 // start joins one end of a new stream with near, whose other end is far.
-func start(t *testing.T, ctx context.Context, near, far net.Conn) *fixture {
+func start(ctx context.Context, t *testing.T, near, far net.Conn) *fixture {
 	t.Helper()
 	caller, stream, mux := streams(t)
 	f := &fixture{caller: caller, target: far, mux: mux, done: make(chan splice.Result, 1)}
@@ -40,10 +40,10 @@ func start(t *testing.T, ctx context.Context, near, far net.Conn) *fixture {
 }
 
 // startTCP is start with a target behind a TCP connection.
-func startTCP(t *testing.T, ctx context.Context) *fixture {
+func startTCP(ctx context.Context, t *testing.T) *fixture {
 	t.Helper()
 	near, far := pair(t, "tcp")
-	return start(t, ctx, near, far)
+	return start(ctx, t, near, far)
 }
 
 // result waits for the Join to return.

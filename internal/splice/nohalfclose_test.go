@@ -16,7 +16,7 @@ import (
 func TestATargetThatCannotHalfCloseMayStillAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		send(t, f.caller, "question")
 		closeWrite(t, f.caller)
 		receive(t, far, "question")
@@ -34,7 +34,7 @@ func TestATargetThatCannotHalfCloseMayStillAnswer(t *testing.T) {
 func TestASilentTargetThatCannotHalfCloseIsClosedAfterItsCallersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		time.Sleep(time.Hour) // while the caller may still speak, silence is fine
 		began := time.Now()
 		closeWrite(t, f.caller)

@@ -28,7 +28,7 @@ func writeUntilRefused(c net.Conn) error {
 
 func TestATargetThatStopsReadingFinishesItsAnswer(t *testing.T) {
 	near, far := pair(t, "unix")
-	f := start(t, t.Context(), near, far)
+	f := start(t.Context(), t, near, far)
 	require.NoError(t, far.(*net.UnixConn).CloseRead())
 	writer := make(chan error, 1)
 	go func() { writer <- writeUntilRefused(f.caller) }()
@@ -51,7 +51,7 @@ func TestATargetThatStopsReadingFinishesItsAnswer(t *testing.T) {
 }
 
 func TestATargetThatAnswersAndHangsUpEarlyIsHeardInFull(t *testing.T) {
-	f := startTCP(t, t.Context())
+	f := startTCP(t.Context(), t)
 	answer := bytes.Repeat([]byte("413 "), 50_000)
 	go func() {
 		_, err := f.target.Write(answer)
@@ -68,7 +68,7 @@ func TestATargetThatAnswersAndHangsUpEarlyIsHeardInFull(t *testing.T) {
 }
 
 func TestWhatACallerWroteBeforeItClosedIsDelivered(t *testing.T) {
-	f := startTCP(t, t.Context())
+	f := startTCP(t.Context(), t)
 	upload := bytes.Repeat([]byte("upload"), 300_000)
 	var target sync.WaitGroup
 	target.Go(func() { // sends all the time and nobody wants it
@@ -99,7 +99,7 @@ func TestWhatACallerWroteBeforeItClosedIsDelivered(t *testing.T) {
 func TestATargetThatSendsForEverIsCutOffAfterTheCallerLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		began := time.Now()
 		var clock sync.WaitGroup
 		clock.Go(func() {
@@ -125,7 +125,7 @@ func TestATargetThatSendsForEverIsCutOffAfterTheCallerLeft(t *testing.T) {
 func TestATargetThatNeverReadsDoesNotOutliveItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		f := start(t, t.Context(), near, far)
+		f := start(t.Context(), t, near, far)
 		began := time.Now()
 		send(t, f.caller, "nobody reads this")
 		require.NoError(t, f.caller.Close())

@@ -2,6 +2,7 @@ package mem_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -149,7 +150,8 @@ func TestALongReasonIsCutBetweenCharacters(t *testing.T) {
 	agent, gateway := connect(t, &mem.Listener{})
 	reason := "x" + strings.Repeat("é", 100)
 	require.NoError(t, gateway.CloseWithError(transport.Internal, reason))
-	cause, ok := context.Cause(agent.Context()).(*transport.CloseError)
+	cause := &transport.CloseError{}
+	ok := errors.As(context.Cause(agent.Context()), &cause)
 	require.True(t, ok)
 	require.Len(t, cause.Reason, 119)
 	require.True(t, utf8.ValidString(cause.Reason))

@@ -50,6 +50,7 @@ func closeError(err error) *transport.CloseError {
 			code = transport.Refused
 		case quic.NoError, quic.ApplicationErrorErrorCode, quic.NoViablePathError:
 			code = transport.ConnectionLost
+		default: // the peer broke the protocol, or says that this side did
 		}
 		return &transport.CloseError{Code: code, Reason: cutReason(protocol.Error()), Remote: protocol.Remote}
 	case errors.As(err, &idle):
@@ -182,7 +183,7 @@ func explainHandshake(e *DialError, t *quic.TransportError) {
 // matches: a dial that failed is not something closed.
 func causeOf(t *quic.TransportError) error {
 	for _, err := range t.Unwrap() {
-		if err != nil && err != net.ErrClosed {
+		if err != nil && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 	}

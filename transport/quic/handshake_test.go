@@ -228,7 +228,7 @@ func TestDialSaysWhatIsWrongWithItsConfiguration(t *testing.T) {
 		require.ErrorContains(t, err, tc.want, "%s", tc.gateway)
 		assert.NotContains(t, err.Error(), "secret")
 		var dial *quic.DialError
-		assert.False(t, errors.As(err, &dial), "trying again would not help: %v", err)
+		assert.NotErrorAs(t, err, &dial, "trying again would not help: %v", err)
 	}
 }
 

@@ -129,7 +129,7 @@ func (s *stream) endWrite(err error) error {
 // follows when it is done; if that Write fails, the peer reads a *StreamError
 // instead of io.EOF.
 func (s *stream) CloseWrite() error {
-	if err := s.sendEnd(); err != errNotTaken {
+	if err := s.sendEnd(); !errors.Is(err, errNotTaken) {
 		return err
 	}
 	return s.translate(context.Cause(s.q.Context()))
@@ -165,7 +165,7 @@ func (s *stream) Close() error {
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // it has ended, which is what was asked for
 	}
 	s.err = errStreamClosed
 	switch {
@@ -187,7 +187,7 @@ func (s *stream) Reset(code transport.Code) error {
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // it has ended, which is what was asked for
 	}
 	s.err = &transport.StreamError{Code: code}
 	s.sentEnd = true

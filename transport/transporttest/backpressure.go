@@ -59,9 +59,9 @@ func readPattern(s transport.Stream, n int) error {
 		}
 		total += read
 		switch {
-		case err == io.EOF && total == n: //nolint:errorlint // io.EOF comes as it is
+		case err == io.EOF && total == n:
 			return nil
-		case err == io.EOF: //nolint:errorlint // as above
+		case err == io.EOF:
 			return fmt.Errorf("io.EOF after %d bytes, written were %d", total, n)
 		case err != nil:
 			return fmt.Errorf("Read after %d bytes: %w", total, err)

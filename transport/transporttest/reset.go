@@ -50,7 +50,7 @@ func resetPendingCalls(t *trial) {
 		for i, code := range []transport.Code{transport.Canceled, transport.Overloaded} {
 			s, peer := t.open(c)
 			if i%2 == 1 {
-				s, peer = peer, s
+				s = peer
 			}
 			// Each side has either its Write or its Read pending, as the other
 			// direction is needed empty for the Read.

@@ -67,7 +67,7 @@ func converse(s transport.Stream, id int, limit time.Duration) error {
 	if err := s.CloseWrite(); err != nil {
 		return fmt.Errorf("CloseWrite: %w", err)
 	}
-	if n, err := s.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // io.EOF comes as it is
+	if n, err := s.Read(make([]byte, 1)); err != io.EOF {
 		return fmt.Errorf("after the last message: %d bytes, %w", n, err)
 	}
 	return s.Close()

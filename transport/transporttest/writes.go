@@ -90,7 +90,7 @@ func anyPieces(t *trial) {
 				p := make([]byte, 1+cuts[len(cuts)-1-i%len(cuts)]%10_000)
 				n, err := accepted.Read(p)
 				got.Write(p[:n])
-				if err == io.EOF { //nolint:errorlint // io.EOF comes as it is
+				if err == io.EOF {
 					break
 				}
 				if err != nil {

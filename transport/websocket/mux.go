@@ -82,8 +82,7 @@ func newMux(c carrier, client bool, rtt time.Duration, state tls.ConnectionState
 	m.growth.Store(int64(cfg.WindowBudget))
 	m.rtt.Store(int64(rtt))
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
-	m.sender = newSender(c, cfg.WriteTimeout, m.stuck, m.writeFailed)
-	m.sender.grant(m.granted)
+	m.sender = newSender(c, m.granted, cfg.WriteTimeout, m.stuck, m.writeFailed)
 
 	running := make(chan struct{})
 	session, err := start(&smuxConn{receiver: receiver{m: m, src: c}, running: running}, &smux.Config{

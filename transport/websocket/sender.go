@@ -36,8 +36,11 @@ type sender struct {
 	streams uint64    // the last grant of streams, to be sent if not 0
 }
 
-func newSender(c carrier, timeout time.Duration, stuck func(), failed func(error)) *sender {
+// newSender returns a sender whose first frame lets the peer open n streams: a
+// connection starts with that, and nothing may overtake it.
+func newSender(c carrier, n uint64, timeout time.Duration, stuck func(), failed func(error)) *sender {
 	return &sender{
+		urgent:  appendControl(grow(nil), control{kindStreams, 0, n}),
 		carrier: c,
 		timeout: timeout,
 		stuck:   stuck,

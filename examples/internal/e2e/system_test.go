@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -135,7 +136,7 @@ func startGateway(t *testing.T) *gateway {
 		assert.NoError(t, g.Shutdown(ctx))
 		assert.NoError(t, server.Close())
 		for range cap(ended) {
-			if err := <-ended; err != http.ErrServerClosed {
+			if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 				assert.ErrorIs(t, err, tunnel.ErrGatewayClosed)
 			}
 		}
