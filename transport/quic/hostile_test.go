@@ -179,7 +179,9 @@ func TestHalfHandshakesLoseTheirPlaceInTime(t *testing.T) {
 		require.ErrorIs(t, err, transport.Overloaded)
 		assert.ErrorContains(t, err, "try again later")
 		refused++
-		open(t, agent, gateway, "undisturbed")
+		opened, accepted := open(t, agent, gateway, "undisturbed")
+		require.NoError(t, opened.Close())
+		require.NoError(t, accepted.Close())
 		require.Less(t, time.Since(start), patience, "the half handshakes keep their places")
 	}
 	assert.Positive(t, refused, "the limit must hold")

@@ -15,7 +15,11 @@ import (
 	"github.com/outgate/outgate/transport/websocket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// An http.Server that has refused a request with a body waits for half a second
+	// before it closes the connection; http.Server.Close does not wait for that.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // patience is how long a test waits for what must happen.
 const patience = 15 * time.Second

@@ -237,6 +237,7 @@ func TestWhatWasWrittenBeforeCloseWithErrorArrives(t *testing.T) {
 	got, err := io.ReadAll(accepted)
 	require.NoError(t, err)
 	require.Len(t, got, 200_000)
-	require.ErrorIs(t, context.Cause(gateway.Context()), transport.Draining)
-	require.ErrorIs(t, context.Cause(gateway.Context()), net.ErrClosed)
+	cause := causeOf(t, gateway)
+	require.ErrorIs(t, cause, transport.Draining)
+	require.ErrorIs(t, cause, net.ErrClosed)
 }
