@@ -312,7 +312,9 @@ func (g *Gateway) attach(l *link, hello *wire.Hello) *session {
 	g.mu.Unlock()
 
 	for _, old := range replaced {
-		old.close(transport.Duplicate, "replaced by a newer connection")
+		// A carrier says goodbye before it closes, and an old connection is often dead:
+		// the new one does not wait for that.
+		g.connections.Go(func() { old.close(transport.Duplicate, "replaced by a newer connection") })
 	}
 	if draining { // Shutdown may have looked before this connection was in the session
 		l.close(transport.Draining, "the gateway is shutting down")

@@ -57,9 +57,7 @@ func (s *session) Agent() AgentInfo {
 func (s *session) Context() context.Context { return s.ctx }
 
 func (s *session) Close() error {
-	for _, l := range s.snapshot() {
-		l.close(transport.NoError, "session closed by the gateway")
-	}
+	each(s.snapshot(), func(l *link) { l.close(transport.NoError, "session closed by the gateway") })
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outgate/outgate/internal/wire"
@@ -12,26 +13,22 @@ import (
 
 // Shutdown drains the gateway: it stops admitting agents, asks the connected ones to
 // go elsewhere, refuses new streams with code Draining and lets the open ones end.
-// When they have, or when ctx ends, it closes the connections with code Draining and
-// waits for every handler. It returns the cause of ctx if streams were cut.
+// Each connection is closed with code Draining when its streams have ended, or when ctx
+// ends. Shutdown waits for every handler. It returns the cause of ctx if streams were cut.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.init()
 	links := g.stopAdmitting()
 	spread := orDefault(g.DrainSpread, 5*time.Second)
-	var wg sync.WaitGroup
-	for _, l := range links {
-		wg.Go(func() {
-			l.drain(ctx, wire.Drain{Reason: "the gateway is shutting down", WithinMillis: spread.Milliseconds()})
-		})
-	}
-	wg.Wait()
-	cut := false
-	for _, l := range links {
-		cut = cut || l.activeStreams() > 0
+	var cut atomic.Bool
+	each(links, func(l *link) {
+		l.drain(ctx, wire.Drain{Reason: "the gateway is shutting down", WithinMillis: spread.Milliseconds()})
+		if l.activeStreams() > 0 {
+			cut.Store(true)
+		}
 		l.close(transport.Draining, "the gateway is shutting down")
-	}
+	})
 	g.wait()
-	if cut && ctx.Err() != nil {
+	if cut.Load() && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return nil
@@ -41,9 +38,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 // returns nil.
 func (g *Gateway) Close() error {
 	g.init()
-	for _, l := range g.stopAdmitting() {
-		l.close(transport.Draining, "the gateway was closed")
-	}
+	each(g.stopAdmitting(), func(l *link) { l.close(transport.Draining, "the gateway was closed") })
 	g.wait()
 	return nil
 }
@@ -60,14 +55,24 @@ func (g *Gateway) stopAdmitting() []*link {
 		pending = append(pending, mux)
 	}
 	g.mu.Unlock()
-	for _, mux := range pending {
+	each(pending, func(mux transport.Mux) {
 		_ = mux.CloseWithError(transport.Draining, "the gateway is shutting down")
-	}
+	})
 	var links []*link
 	for _, s := range g.allSessions() {
 		links = append(links, s.snapshot()...)
 	}
 	return links
+}
+
+// each calls f for all of list at once and waits: a goodbye to a dead peer takes its
+// time, and must not add up.
+func each[T any](list []T, f func(T)) {
+	var wg sync.WaitGroup
+	for _, x := range list {
+		wg.Go(func() { f(x) })
+	}
+	wg.Wait()
 }
 
 func (g *Gateway) wait() {
