@@ -64,18 +64,55 @@ func connect(tb testing.TB, carrier string) (*tunnel.Gateway, *tunnel.Agent) {
 	return g, a
 }
 
-func eachCarrier(b *testing.B, f func(b *testing.B, carrier string)) {
-	for _, carrier := range []string{"mem", "websocket", "quic"} {
-		b.Run(carrier, func(b *testing.B) { f(b, carrier) })
+// direct is no tunnel: mutual TLS to the target itself, for comparison in one run.
+const direct = "direct"
+
+// eachWay runs a benchmark over direct TLS and over every carrier.
+func eachWay(b *testing.B, f func(b *testing.B, way string)) {
+	for _, way := range []string{direct, "mem", "websocket", "quic"} {
+		b.Run(way, func(b *testing.B) { f(b, way) })
 	}
 }
 
-// BenchmarkOpen opens a stream to a TCP target, acknowledged, and closes it: header,
+// dialer returns how to dial one way, and what listens for targets at its end.
+func dialer(b *testing.B, way string) (tunnel.DialFunc, net.Listener) {
+	if way != direct {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(b, err)
+		g, _ := connect(b, way)
+		return g.Dialer("agent-1", "bench"), ln
+	}
+	ca := testca.New(b)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", ca.Gateway())
+	require.NoError(b, err)
+	d := &tls.Dialer{Config: ca.Agent("agent-1")}
+	return d.DialContext, ln
+}
+
+// serveEcho sends back what arrives on any connection.
+func serveEcho(b *testing.B, ln net.Listener) (address string) {
+	b.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// BenchmarkOpen opens a stream to a target, acknowledged, and closes it: header,
 // policy, dial, reply, one byte there and back.
 func BenchmarkOpen(b *testing.B) {
-	eachCarrier(b, func(b *testing.B, carrier string) {
-		g, _ := connect(b, carrier)
-		dial, target := g.Dialer("agent-1", "bench"), tcpEcho(b)
+	eachWay(b, func(b *testing.B, way string) {
+		dial, ln := dialer(b, way)
+		target := serveEcho(b, ln)
 		b.ReportAllocs()
 		for b.Loop() {
 			openOnce(b, dial, target)
@@ -85,9 +122,9 @@ func BenchmarkOpen(b *testing.B) {
 
 // BenchmarkOpenParallel has 64 callers open streams at once.
 func BenchmarkOpenParallel(b *testing.B) {
-	eachCarrier(b, func(b *testing.B, carrier string) {
-		g, _ := connect(b, carrier)
-		dial, target := g.Dialer("agent-1", "bench"), tcpEcho(b)
+	eachWay(b, func(b *testing.B, way string) {
+		dial, ln := dialer(b, way)
+		target := serveEcho(b, ln)
 		b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
@@ -115,11 +152,11 @@ func openOnce(b *testing.B, dial tunnel.DialFunc, target string) {
 
 // BenchmarkBulk sends through the tunnel into a TCP target (up) and out of it (down).
 func BenchmarkBulk(b *testing.B) {
-	eachCarrier(b, func(b *testing.B, carrier string) {
+	eachWay(b, func(b *testing.B, way string) {
 		for _, streams := range []int{1, 64} {
 			for _, direction := range []string{"up", "down"} {
 				b.Run(fmt.Sprintf("%s/streams=%d", direction, streams), func(b *testing.B) {
-					bulk(b, carrier, streams, direction == "up")
+					bulk(b, way, streams, direction == "up")
 				})
 			}
 		}
@@ -128,10 +165,8 @@ func BenchmarkBulk(b *testing.B) {
 
 const chunk = 64 << 10
 
-func bulk(b *testing.B, carrier string, streams int, up bool) {
-	g, _ := connect(b, carrier)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(b, err)
+func bulk(b *testing.B, way string, streams int, up bool) {
+	dial, ln := dialer(b, way)
 	defer ln.Close()
 	conns := make(chan net.Conn, streams)
 	go func() {
@@ -143,13 +178,15 @@ func bulk(b *testing.B, carrier string, streams int, up bool) {
 			conns <- c
 		}
 	}()
-	dial := g.Dialer("agent-1", "bench")
 	type pair struct{ src, dst net.Conn }
 	pairs := make([]pair, streams)
 	for i := range pairs {
 		c, err := dial(b.Context(), "tcp", ln.Addr().String())
 		require.NoError(b, err)
 		far := <-conns
+		if way == direct { // a listener of TLS leaves its half of the handshake to the first Read
+			require.NoError(b, far.(*tls.Conn).HandshakeContext(b.Context()))
+		}
 		defer c.Close()
 		defer far.Close()
 		pairs[i] = pair{c, far}
@@ -188,21 +225,25 @@ func bulk(b *testing.B, carrier string, streams int, up bool) {
 // BenchmarkIdleSession reports the heap and stacks of one idle session, both sides
 // together, in this process.
 func BenchmarkIdleSession(b *testing.B) {
-	eachCarrier(b, func(b *testing.B, carrier string) {
-		const sessions = 200
-		for b.Loop() {
-			b.StopTimer()
-			before := inUse()
-			goroutines := runtime.NumGoroutine()
-			b.StartTimer()
-			stop := idleSessions(b, carrier, sessions)
-			b.StopTimer()
-			b.ReportMetric(float64(inUse()-before)/sessions/1024, "KiB/session")
-			b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/sessions, "goroutines/session")
-			stop()
-			b.StartTimer()
-		}
-	})
+	for carrier := range carriers {
+		b.Run(carrier, func(b *testing.B) { idleSession(b, carrier) })
+	}
+}
+
+func idleSession(b *testing.B, carrier string) {
+	const sessions = 200
+	for b.Loop() {
+		b.StopTimer()
+		before := inUse()
+		goroutines := runtime.NumGoroutine()
+		b.StartTimer()
+		stop := idleSessions(b, carrier, sessions)
+		b.StopTimer()
+		b.ReportMetric(float64(inUse()-before)/sessions/1024, "KiB/session")
+		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/sessions, "goroutines/session")
+		stop()
+		b.StartTimer()
+	}
 }
 
 func idleSessions(b *testing.B, carrier string, n int) (stop func()) {

@@ -136,15 +136,25 @@ func (l *link) keepAlive() {
 		}
 		l.due = mark.Add(interval)
 		l.mu.Unlock()
-		// A new timer each time and none with a channel: Reset hangs or crashes in a
-		// bubble of testing/synctest now and then (go.dev/issue/76052).
-		timer := time.AfterFunc(time.Until(mark.Add(interval)), wake)
+		// No timer for what is due now: it would run in this goroutine, and two of those
+		// at once crash the race detector inside a bubble of testing/synctest (Go 1.26).
+		var timer *time.Timer
+		if wait := time.Until(mark.Add(interval)); wait > 0 {
+			timer = time.AfterFunc(wait, wake)
+		} else {
+			wake()
+		}
+		stop := func() {
+			if timer != nil {
+				timer.Stop()
+			}
+		}
 		select {
 		case <-l.mux.Context().Done():
-			timer.Stop()
+			stop()
 			return
 		case <-l.kick:
-			timer.Stop()
+			stop()
 			// The long interval may just have begun: ask at once, so that a stream
 			// on a dead connection learns of it in busy time.
 			if time.Since(mark) > lv.Busy {

@@ -2,6 +2,8 @@ package tunnel_test
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,12 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outgate/outgate/transport"
+	"github.com/outgate/outgate/transport/mem"
 	"github.com/outgate/outgate/tunnel"
 )
 
+// once is an agent that connects and does not come back: whichever side notices first,
+// the session then ends.
+func once() *tunnel.Agent {
+	var dialed atomic.Bool
+	return &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+		if dialed.Swap(true) {
+			return nil, errors.New("once is enough")
+		}
+		return d.Dial(ctx, url)
+	})}
+}
+
 func TestASilentPeerIsNoticedWithinNineSecondsWhileAStreamIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil, nil)
+		f := start(t, nil, once())
 		require.NoError(t, f.agent.Handle(echoService, echo))
 		s := f.session(t)
 		stream, err := s.Open(t.Context(), echoTarget())
@@ -37,7 +52,7 @@ func TestASilentPeerIsNoticedWithinNineSecondsWhileAStreamIsOpen(t *testing.T) {
 
 func TestAnOpenOnADeadIdleConnectionFailsInBusyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil, nil)
+		f := start(t, nil, once())
 		require.NoError(t, f.agent.Handle(echoService, echo))
 		s := f.session(t)
 		time.Sleep(40 * time.Second)
@@ -53,7 +68,7 @@ func TestAnOpenOnADeadIdleConnectionFailsInBusyTime(t *testing.T) {
 
 func TestAnIdleConnectionPingsSeldomAndLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil, nil)
+		f := start(t, nil, once())
 		s := f.session(t)
 		time.Sleep(30 * time.Minute)
 		require.NoError(t, s.Context().Err())
