@@ -28,13 +28,13 @@ var carriers = map[string]func(testing.TB) (transport.Listener, transport.Dialer
 	},
 	"websocket": func(tb testing.TB) (transport.Listener, transport.Dialer, string) {
 		ca := testca.New(tb)
-		ln, err := websocket.Listen("tcp", "127.0.0.1:0", ca.Gateway(), websocket.Config{})
+		ln, err := websocket.Listen("127.0.0.1:0", ca.Gateway(), websocket.Config{})
 		require.NoError(tb, err)
 		return ln, &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1")}, "https://" + ln.Addr().String()
 	},
 	"quic": func(tb testing.TB) (transport.Listener, transport.Dialer, string) {
 		ca := testca.New(tb)
-		ln, err := quic.Listen("127.0.0.1:0", ca.Gateway(), nil)
+		ln, err := quic.Listen("127.0.0.1:0", ca.Gateway(), quic.ListenConfig{})
 		require.NoError(tb, err)
 		return ln, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}, "https://" + ln.Addr().String()
 	},

@@ -78,7 +78,7 @@ func newServer(ctx context.Context, o options, log *slog.Logger) (_ *server, err
 		if err != nil {
 			return nil, err
 		}
-		udp, err := quic.Listen(s.https.Addr().String(), config, &quic.ListenConfig{Logger: log})
+		udp, err := quic.Listen(s.https.Addr().String(), config, quic.ListenConfig{Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("--quic: %w", err)
 		}

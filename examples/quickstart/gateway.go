@@ -52,7 +52,7 @@ func startGateway(log *slog.Logger) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	udp, err := quic.Listen("127.0.0.1:0", quicTLS, &quic.ListenConfig{Logger: log})
+	udp, err := quic.Listen("127.0.0.1:0", quicTLS, quic.ListenConfig{Logger: log})
 	if err != nil {
 		tcp.Close()
 		return nil, err

@@ -21,13 +21,13 @@ import (
 func overCarriers(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Run("websocket", func(t *testing.T) {
 		ca := testca.New(t)
-		l, err := websocket.Listen("tcp", "127.0.0.1:0", ca.Gateway(), websocket.Config{})
+		l, err := websocket.Listen("127.0.0.1:0", ca.Gateway(), websocket.Config{})
 		require.NoError(t, err)
 		test(t, startOver(t, l, &websocket.Dialer{TLSClientConfig: ca.Agent("agent")}))
 	})
 	t.Run("quic", func(t *testing.T) {
 		ca := testca.New(t)
-		l, err := quic.Listen("127.0.0.1:0", ca.Gateway(), nil)
+		l, err := quic.Listen("127.0.0.1:0", ca.Gateway(), quic.ListenConfig{})
 		require.NoError(t, err)
 		test(t, startOver(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent")}))
 	})

@@ -18,7 +18,7 @@ import (
 
 func TestCodeAndReasonOfACloseReachThePeer(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 
 	for name, pick := range map[string]func(agent, gateway transport.Mux) (closer, peer transport.Mux){
@@ -125,7 +125,7 @@ func TestWhatWasWrittenRightBeforeACloseArrives(t *testing.T) {
 		"when packets are being lost": &lossyConn{PacketConn: socket(t)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := quic.ListenPacket(carrier, ca.Gateway(), nil)
+			l, err := quic.ListenPacket(carrier, ca.Gateway(), quic.ListenConfig{})
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = l.Close() })
 			d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
@@ -166,7 +166,7 @@ func TestWhatNobodyReadsDelaysACloseByASecondOnly(t *testing.T) {
 func TestACloseReturnsWhenThePeerHasVanished(t *testing.T) {
 	ca := testca.New(t)
 	mute := &muteConn{PacketConn: socket(t)}
-	l, err := quic.ListenPacket(mute, ca.Gateway(), nil)
+	l, err := quic.ListenPacket(mute, ca.Gateway(), quic.ListenConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
@@ -181,7 +181,7 @@ func TestACloseReturnsWhenThePeerHasVanished(t *testing.T) {
 
 func TestBothSidesMayCloseAtOnce(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 	for range 10 {
 		agent, gateway := connect(t, l, d)
@@ -202,7 +202,7 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 	ca := testca.New(t)
 	mute := &muteConn{PacketConn: socket(t)}
 	limits := quic.Config{IdleTimeout: 5 * time.Second}
-	l, err := quic.ListenPacket(mute, ca.Gateway(), &quic.ListenConfig{Config: limits})
+	l, err := quic.ListenPacket(mute, ca.Gateway(), quic.ListenConfig{Config: limits})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1"), Config: limits})
@@ -229,7 +229,7 @@ func TestAnIdleConnectionStaysUp(t *testing.T) {
 	}
 	ca := testca.New(t)
 	limits := quic.Config{IdleTimeout: 5 * time.Second}
-	l := listen(t, ca, &quic.ListenConfig{Config: limits})
+	l := listen(t, ca, quic.ListenConfig{Config: limits})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1"), Config: limits})
 
 	idle := 7 * time.Second
@@ -248,7 +248,7 @@ func TestAnIdleConnectionStaysUp(t *testing.T) {
 
 func TestAcceptedConnectionsOutliveTheListener(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 	agent, gateway := connect(t, l, d)
 	waiting, err := d.Dial(soon(t), urlOf(l.Addr()))
@@ -273,7 +273,7 @@ func TestAcceptedConnectionsOutliveTheListener(t *testing.T) {
 
 func TestAcceptEndsWithItsContextAndWithTheListener(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	go func() {
@@ -294,7 +294,7 @@ func TestAcceptEndsWithItsContextAndWithTheListener(t *testing.T) {
 func TestAcceptReportsASocketThatFailed(t *testing.T) {
 	ca := testca.New(t)
 	udp := socket(t)
-	l, err := quic.ListenPacket(udp, ca.Gateway(), nil)
+	l, err := quic.ListenPacket(udp, ca.Gateway(), quic.ListenConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	require.NoError(t, udp.Close())

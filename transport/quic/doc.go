@@ -1,7 +1,7 @@
 // Package quic carries a tunnel over QUIC (RFC 9000): UDP, TLS 1.3, and a lost
 // packet that delays only the streams whose data it held.
 //
-//	listener, err := quic.Listen(":443", tlsConfig, nil)   // gateway
+//	listener, err := quic.Listen(":443", tlsConfig, quic.ListenConfig{}) // gateway
 //	gateway, err := listener.Accept(ctx)
 //
 //	dialer := &quic.Dialer{TLSClientConfig: tlsConfig}     // agent

@@ -19,7 +19,7 @@ func ExampleListen() {
 	listener, err := quic.Listen(":443", &tls.Config{
 		Certificates: []tls.Certificate{certificate},
 		ClientCAs:    agents,
-	}, nil)
+	}, quic.ListenConfig{})
 	if err != nil {
 		log.Fatal(err)
 	}

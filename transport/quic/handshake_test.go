@@ -34,7 +34,7 @@ func TestBothSidesSeeTheOthersVerifiedCertificate(t *testing.T) {
 
 func TestAConnectionIsNeverResumed(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	base := ca.Agent("agent-1")
 	base.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	d := &quic.Dialer{TLSClientConfig: base}
@@ -92,7 +92,7 @@ func TestDialReportsWhoRefusedAndHowToFixIt(t *testing.T) {
 		"a gateway whose configuration is picked": {pickedWithoutCAs(ca), ca.Agent("agent-1"), transport.Protocol, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := quic.Listen("127.0.0.1:0", tc.gateway, nil)
+			l, err := quic.Listen("127.0.0.1:0", tc.gateway, quic.ListenConfig{})
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = l.Close() })
 
@@ -128,7 +128,7 @@ func TestAPickedConfigurationIsHeldToTheSameRules(t *testing.T) {
 	picked.NextProtos = []string{"h3"}
 	l, err := quic.Listen("127.0.0.1:0", &tls.Config{
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return picked, nil },
-	}, nil)
+	}, quic.ListenConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 
@@ -144,7 +144,7 @@ func TestAPickedConfigurationIsHeldToTheSameRules(t *testing.T) {
 
 func TestAGatewayThatIsNotTrustedIsNamedByItsError(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	agent := ca.Agent("agent-1")
 	agent.RootCAs = x509.NewCertPool()
 
@@ -183,7 +183,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 
 func TestDialTriesEveryAddressOfTheHost(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
 
@@ -255,7 +255,7 @@ func TestListenSaysWhatIsWrongWithItsConfiguration(t *testing.T) {
 		{ca.Gateway(), quic.ListenConfig{HandshakeTimeout: -1}, "negative"},
 		{ca.Gateway(), quic.ListenConfig{Config: quic.Config{MaxStreams: -1}}, "MaxStreams"},
 	} {
-		l, err := quic.Listen("127.0.0.1:0", tc.tls, &tc.config)
+		l, err := quic.Listen("127.0.0.1:0", tc.tls, tc.config)
 		require.Nil(t, l)
 		require.ErrorContains(t, err, tc.want)
 	}

@@ -79,7 +79,7 @@ func requireServing(t *testing.T, ca *testca.CA, l *quic.Listener, agent, gatewa
 
 func TestGarbageDatagramsHarmNobody(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 	udp := socket(t)
 	t.Cleanup(func() { _ = udp.Close() })
@@ -143,7 +143,7 @@ func isRetry(first byte) bool { return first&0xf0 == 0xf0 }
 
 func TestAFloodOfHandshakesMustProveItsAddresses(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, &quic.ListenConfig{RetryAbove: 3})
+	l := listen(t, ca, quic.ListenConfig{RetryAbove: 3})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 
 	for range 3 {
@@ -155,14 +155,14 @@ func TestAFloodOfHandshakesMustProveItsAddresses(t *testing.T) {
 
 func TestEveryAddressMayBeValidated(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, &quic.ListenConfig{RetryAbove: -1})
+	l := listen(t, ca, quic.ListenConfig{RetryAbove: -1})
 	require.True(t, isRetry(halfHandshake(t, ca, l)))
 	connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 }
 
 func TestHalfHandshakesLoseTheirPlaceInTime(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, &quic.ListenConfig{MaxHandshakes: 2, HandshakeTimeout: time.Second})
+	l := listen(t, ca, quic.ListenConfig{MaxHandshakes: 2, HandshakeTimeout: time.Second})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 	agent, gateway := connect(t, l, d)
 
@@ -189,7 +189,7 @@ func TestHalfHandshakesLoseTheirPlaceInTime(t *testing.T) {
 
 func TestAnotherProtocolIsRefused(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	for _, protocol := range []string{"h3", "outgate/2", "outgate/10"} {
 		_, err := hostileAgent(t, ca, l, protocol)
 		require.ErrorContains(t, err, "no application protocol", "ALPN %q", protocol)
@@ -213,7 +213,7 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 
 func TestAHostileAgentOnItsControlStreamLosesItsConnectionAlone(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 
 	for name, attack := range map[string]func(*quicgo.SendStream){
@@ -245,7 +245,7 @@ func TestAHostileAgentOnItsControlStreamLosesItsConnectionAlone(t *testing.T) {
 
 func TestAGoodbyeWithAnUglyReasonIsCleaned(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	conn, err := hostileAgent(t, ca, l, "outgate/1")
 	require.NoError(t, err)
 	gateway, err := l.Accept(soon(t))
@@ -261,7 +261,7 @@ func TestAGoodbyeWithAnUglyReasonIsCleaned(t *testing.T) {
 
 func TestAHostileStreamCodeStaysInItsStream(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	conn, err := hostileAgent(t, ca, l, "outgate/1")
 	require.NoError(t, err)
 	gateway, err := l.Accept(soon(t))
@@ -330,7 +330,7 @@ func TestAHostileGatewayCannotKeepDialWaiting(t *testing.T) {
 
 func TestConnectionsThatNobodyAcceptsAreBounded(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, &quic.ListenConfig{Backlog: 2})
+	l := listen(t, ca, quic.ListenConfig{Backlog: 2})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 	var waiting []transport.Mux
 	for range 2 {

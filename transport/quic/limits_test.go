@@ -27,7 +27,7 @@ func TestGrownStreamsThatStallDelayNobody(t *testing.T) {
 	}
 	ca := testca.New(t)
 	limits := quic.Config{MaxStreams: stalled + 8, StreamWindow: 256 << 10}
-	l := listen(t, ca, &quic.ListenConfig{Config: limits})
+	l := listen(t, ca, quic.ListenConfig{Config: limits})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1"), Config: limits})
 
 	var writers sync.WaitGroup
@@ -47,7 +47,7 @@ func TestGrownStreamsThatStallDelayNobody(t *testing.T) {
 
 func TestAThousandFreshStreamsThatStallDelayNobody(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 
 	chunk := make([]byte, 256<<10)
@@ -88,7 +88,7 @@ func (zeros) Read(p []byte) (int, error) {
 func TestAStreamHoldsNoMoreThanItsWindow(t *testing.T) {
 	ca := testca.New(t)
 	limits := quic.Config{StreamWindow: 128 << 10}
-	l := listen(t, ca, &quic.ListenConfig{Config: limits})
+	l := listen(t, ca, quic.ListenConfig{Config: limits})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 	writer, reader := open(t, agent, gateway, "x")
 	_, err := io.ReadFull(reader, make([]byte, 1))
@@ -109,7 +109,7 @@ func TestAStreamHoldsNoMoreThanItsWindow(t *testing.T) {
 // A frame of one stream opens those before it, too (RFC 9000, section 3.2).
 func TestEveryAcceptStreamGetsItsStream(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, nil)
+	l := listen(t, ca, quic.ListenConfig{})
 	conn, err := hostileAgent(t, ca, l, "outgate/1")
 	require.NoError(t, err)
 	gateway, err := l.Accept(soon(t))
@@ -138,7 +138,7 @@ func TestEveryAcceptStreamGetsItsStream(t *testing.T) {
 
 func TestOpenStreamAtTheLimitReturnsTheCauseOfItsContext(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, ca, &quic.ListenConfig{Config: quic.Config{MaxStreams: 2}})
+	l := listen(t, ca, quic.ListenConfig{Config: quic.Config{MaxStreams: 2}})
 	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 	for range 2 {
 		open(t, agent, gateway, "x")
@@ -156,7 +156,7 @@ func TestOpenStreamAtTheLimitReturnsTheCauseOfItsContext(t *testing.T) {
 func TestAClosingConnectionGivesNoSlotsBack(t *testing.T) {
 	ca := testca.New(t)
 	const slots = 4
-	l := listen(t, ca, &quic.ListenConfig{Config: quic.Config{MaxStreams: slots}})
+	l := listen(t, ca, quic.ListenConfig{Config: quic.Config{MaxStreams: slots}})
 	conn, err := hostileAgent(t, ca, l, "outgate/1")
 	require.NoError(t, err)
 	gateway, err := l.Accept(soon(t))

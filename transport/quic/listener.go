@@ -70,9 +70,8 @@ var _ transport.Listener = (*Listener)(nil)
 // holds the gateway's certificate, and in ClientCAs who may vouch for agents; it
 // is not modified. Whatever it says, a client certificate is demanded and
 // verified, the version is TLS 1.3, the ALPN protocol is "outgate/1" and there
-// are no session tickets; so, too, for what its GetConfigForClient returns. A nil
-// config is that of the zero value.
-func Listen(addr string, tlsConfig *tls.Config, config *ListenConfig) (*Listener, error) {
+// are no session tickets; so, too, for what its GetConfigForClient returns.
+func Listen(addr string, tlsConfig *tls.Config, config ListenConfig) (*Listener, error) {
 	udp, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("quic: listen: %w", err)
@@ -93,11 +92,7 @@ func Listen(addr string, tlsConfig *tls.Config, config *ListenConfig) (*Listener
 // socket belongs to the Listener, which closes it after the last connection.
 // Batched system calls, congestion marks and the search for the largest packet
 // size need a *net.UDPConn.
-func ListenPacket(socket net.PacketConn, tlsConfig *tls.Config, config *ListenConfig) (*Listener, error) {
-	var c ListenConfig
-	if config != nil {
-		c = *config
-	}
+func ListenPacket(socket net.PacketConn, tlsConfig *tls.Config, c ListenConfig) (*Listener, error) {
 	if c.HandshakeTimeout < 0 || c.MaxHandshakes < 0 || c.Backlog < 0 {
 		return nil, fmt.Errorf("quic: a limit of ListenConfig is negative; leave it zero for its default")
 	}

@@ -43,7 +43,7 @@ func soon(tb testing.TB) context.Context {
 }
 
 // listen listens on a loopback port until the end of the test.
-func listen(tb testing.TB, ca *testca.CA, config *quic.ListenConfig) *quic.Listener {
+func listen(tb testing.TB, ca *testca.CA, config quic.ListenConfig) *quic.Listener {
 	tb.Helper()
 	l, err := quic.Listen("127.0.0.1:0", ca.Gateway(), config)
 	require.NoError(tb, err)
@@ -69,7 +69,7 @@ func connect(tb testing.TB, l *quic.Listener, d *quic.Dialer) (agent, gateway tr
 func pair(tb testing.TB) (agent, gateway transport.Mux) {
 	tb.Helper()
 	ca := testca.New(tb)
-	return connect(tb, listen(tb, ca, nil), &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
+	return connect(tb, listen(tb, ca, quic.ListenConfig{}), &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
 }
 
 // open opens a stream from one side to the other and writes hello on it.

@@ -38,7 +38,7 @@ func TestTheLibraryDoesNotSizeTheSocket(t *testing.T) {
 
 func TestTheSocketKeepsTheOptimisationsOfTheLibrary(t *testing.T) {
 	ca := testca.New(t)
-	l, err := Listen("127.0.0.1:0", ca.Gateway(), nil)
+	l, err := Listen("127.0.0.1:0", ca.Gateway(), ListenConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	d := &Dialer{TLSClientConfig: ca.Agent("agent-1")}

@@ -24,7 +24,7 @@ func TestQUICKeepsThePromisesOfATransport(t *testing.T) {
 			limits := quic.Config{MaxStreams: maxStreams, IdleTimeout: 5 * time.Second}
 
 			gatewaySocket := socket(tb)
-			l, err := quic.ListenPacket(gatewaySocket, ca.Gateway(), &quic.ListenConfig{Config: limits})
+			l, err := quic.ListenPacket(gatewaySocket, ca.Gateway(), quic.ListenConfig{Config: limits})
 			require.NoError(tb, err)
 			tb.Cleanup(func() { _ = l.Close() })
 

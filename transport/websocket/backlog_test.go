@@ -32,6 +32,7 @@ func TestABacklogThatIsFullAnswers503AndLosesNobody(t *testing.T) {
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, http.StatusServiceUnavailable, refused.Status)
 		require.Positive(t, refused.RetryAfter)
+		require.Equal(t, refused.RetryAfter, refused.RetryDelay())
 		require.ErrorIs(t, err, transport.Overloaded)
 	}
 	for _, agent := range agents {

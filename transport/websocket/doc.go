@@ -12,7 +12,7 @@
 //
 // A gateway either owns the socket,
 //
-//	l, err := websocket.Listen("tcp", ":443", tlsConfig, websocket.Config{})
+//	l, err := websocket.Listen(":443", tlsConfig, websocket.Config{})
 //
 // or mounts the listener in an http.Server that it has anyway:
 //

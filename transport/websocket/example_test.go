@@ -73,7 +73,7 @@ func ExampleListener() {
 // A gateway that owns its port.
 func ExampleListen() {
 	ca := exampleCA()
-	l, err := websocket.Listen("tcp", "127.0.0.1:0", ca.Gateway(), websocket.Config{MaxStreams: 256})
+	l, err := websocket.Listen("127.0.0.1:0", ca.Gateway(), websocket.Config{MaxStreams: 256})
 	if err != nil {
 		log.Print(err)
 		return

@@ -32,6 +32,9 @@ func (e *HandshakeError) Error() string {
 	return s
 }
 
+// RetryDelay is RetryAfter: an agent that meets this error waits at least as long.
+func (e *HandshakeError) RetryDelay() time.Duration { return e.RetryAfter }
+
 // Is reports whether target is what the status means.
 func (e *HandshakeError) Is(target error) bool {
 	switch e.Status {

@@ -187,10 +187,10 @@ func TestListenDemandsWhatTheCallerForgot(t *testing.T) {
 	noCA := ca.Gateway()
 	noCA.ClientCAs = nil
 	for name, c := range map[string]*tls.Config{"nil": nil, "no certificate": {ClientCAs: ca.Pool()}, "no ClientCAs": noCA} {
-		_, err := websocket.Listen("tcp", "127.0.0.1:0", c, websocket.Config{})
+		_, err := websocket.Listen("127.0.0.1:0", c, websocket.Config{})
 		require.Error(t, err, name)
 	}
-	_, err := websocket.Listen("tcp", l.Addr().String(), ca.Gateway(), websocket.Config{})
+	_, err := websocket.Listen(l.Addr().String(), ca.Gateway(), websocket.Config{})
 	require.Error(t, err, "a port that is taken")
 }
 

@@ -34,7 +34,7 @@ func soon(tb testing.TB) context.Context {
 // listen serves tunnels on a loopback port until the end of the test.
 func listen(tb testing.TB, tlsConfig *tls.Config, cfg websocket.Config) *websocket.Listener {
 	tb.Helper()
-	l, err := websocket.Listen("tcp", "127.0.0.1:0", tlsConfig, cfg)
+	l, err := websocket.Listen("127.0.0.1:0", tlsConfig, cfg)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = l.Close() })
 	return l

@@ -26,12 +26,12 @@ type server struct {
 // tlsConfig needs the gateway's certificate and, in ClientCAs, the authority of
 // the agents; it is copied, and the copy demands TLS 1.3 and a verified client
 // certificate and issues no session tickets.
-func Listen(network, address string, tlsConfig *tls.Config, cfg Config) (*Listener, error) {
+func Listen(address string, tlsConfig *tls.Config, cfg Config) (*Listener, error) {
 	tlsConfig, err := serverTLS(tlsConfig)
 	if err != nil {
 		return nil, err
 	}
-	socket, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+	socket, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("websocket: %w", err)
 	}

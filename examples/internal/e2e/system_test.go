@@ -116,7 +116,7 @@ func startGateway(t *testing.T) *gateway {
 	require.NoError(t, err)
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	udp, err := quic.Listen("127.0.0.1:0", quicTLS, nil)
+	udp, err := quic.Listen("127.0.0.1:0", quicTLS, quic.ListenConfig{})
 	require.NoError(t, err)
 
 	web := websocket.NewListener(websocket.Config{})
