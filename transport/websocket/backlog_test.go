@@ -35,10 +35,16 @@ func TestABacklogThatIsFullAnswers503AndLosesNobody(t *testing.T) {
 		require.Equal(t, refused.RetryAfter, refused.RetryDelay())
 		require.ErrorIs(t, err, transport.Overloaded)
 	}
-	for _, agent := range agents {
+	accepted := map[string]transport.Mux{} // Accept may return them in another order
+	for range agents {
 		m, err := l.Accept(soon(t))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = m.CloseWithError(transport.NoError, "") })
+		accepted[m.RemoteAddr().String()] = m
+	}
+	for _, agent := range agents {
+		m := accepted[agent.LocalAddr().String()]
+		require.NotNil(t, m)
 		carries(t, agent, m)
 	}
 	connect(t, l, d) // there is room again
