@@ -41,12 +41,14 @@ func (a *Authority) ServerTLS(clients tls.ClientAuthType, names ...string) (*tls
 		return nil, err
 	}
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		GetCertificate:         server.get,
-		ClientAuth:             clients,
-		ClientCAs:              a.Pool(),
-		VerifyConnection:       a.VerifyConnection,
-		SessionTicketsDisabled: true,
+		MinVersion:       tls.VersionTLS13,
+		GetCertificate:   server.get,
+		ClientAuth:       clients,
+		ClientCAs:        a.Pool(),
+		VerifyConnection: a.VerifyConnection,
+		// Small first records help a page to appear, not a tunnel.
+		DynamicRecordSizingDisabled: true,
+		SessionTicketsDisabled:      true,
 	}, nil
 }
 

@@ -244,6 +244,7 @@ func (a *Agent) connect(ctx context.Context, gateway string) error {
 		a.mu.Unlock()
 		return err
 	}
+	close(l.welcomed)
 	// The connection ends with Run.
 	defer context.AfterFunc(ctx, func() { l.close(transport.NoError, "the agent is stopping") })()
 	a.mu.Lock()

@@ -20,6 +20,15 @@ import (
 // address that the agent reached.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
+// Join copies between a stream and any connection, in both directions, until both have
+// ended, and closes both. A half-close goes on as a half-close and a failure as a failure:
+// a reset of the stream breaks the connection, a broken connection resets the stream. It
+// returns nil when both directions ended cleanly, else the first failure. When ctx ends
+// both are cut.
+func Join(ctx context.Context, stream transport.Stream, c net.Conn) error {
+	return splice.Join(ctx, stream, c).Err
+}
+
 // Forward accepts connections from ln and carries each to address through dial,
 // until ctx ends; it then cuts them, closes ln, waits and returns the cause of ctx.
 // It returns earlier when ln fails. A connection whose dial fails is reset; failed,

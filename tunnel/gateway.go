@@ -169,14 +169,26 @@ func (g *Gateway) serveConnection(mux transport.Mux) {
 		g.Hooks.connectionRefused(remote, err)
 		return
 	}
+	// In the session before the welcome leaves: an agent that says it is connected can be
+	// found here.
 	s := g.attach(l, hello)
+	g.welcome(l)
 	cause := l.run()
 	l.log.Info("connection ended", "error", cause)
 	g.detach(s, l, cause)
 }
 
-// handshake identifies the agent and exchanges hello and welcome. When it fails it
-// has closed mux.
+// welcome answers the hello. Streams that were asked for meanwhile may then go out.
+func (g *Gateway) welcome(l *link) {
+	_ = l.writeControl(wire.Frame{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
+		Gateway:  g.id,
+		Software: g.Software,
+		Time:     time.Now().UTC(),
+	}}) // a failure has ended the connection
+	close(l.welcomed)
+}
+
+// handshake identifies the agent and reads its hello. When it fails it has closed mux.
 func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	fail := func(code transport.Code, err error) (*link, *wire.Hello, error) {
 		_ = mux.CloseWithError(code, wire.PrintableReason(err.Error()))
@@ -207,14 +219,6 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	}
 	if frame.Type != wire.TypeHello {
 		return fail(transport.Protocol, fmt.Errorf("the first frame is %q, not hello", frame.Type))
-	}
-	err = wire.WriteFrame(control, wire.Frame{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
-		Gateway:  g.id,
-		Software: g.Software,
-		Time:     time.Now().UTC(),
-	}})
-	if err != nil {
-		return fail(transport.Internal, fmt.Errorf("send welcome: %w", err))
 	}
 	_ = control.SetDeadline(time.Time{})
 	log := g.log.With("agent", agent, "instance", frame.Hello.Instance, "remote", mux.RemoteAddr().String())

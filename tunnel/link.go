@@ -55,6 +55,8 @@ type link struct {
 	pingAt  time.Time
 	rtt     time.Duration
 
+	welcomed chan struct{} // closed when streams may be opened
+
 	pending atomic.Int64
 	tasks   sync.WaitGroup // the link's own goroutines
 }
@@ -74,12 +76,13 @@ type linkConfig struct {
 
 func newLink(mux transport.Mux, control transport.Stream, log *slog.Logger, cfg linkConfig) *link {
 	return &link{
-		mux:     mux,
-		control: control,
-		log:     log,
-		cfg:     cfg,
-		kick:    make(chan struct{}, 1),
-		heard:   time.Now(),
+		mux:      mux,
+		control:  control,
+		log:      log,
+		cfg:      cfg,
+		kick:     make(chan struct{}, 1),
+		welcomed: make(chan struct{}),
+		heard:    time.Now(),
 	}
 }
 

@@ -72,6 +72,11 @@ func (e *refusedError) Error() string { return e.reply.Code.String() }
 
 // ask opens a stream and exchanges header and reply.
 func (l *link) ask(ctx context.Context, h wire.Header) (*answeredStream, error) {
+	select {
+	case <-l.welcomed:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	stream, err := l.mux.OpenStream(ctx)
 	if err != nil {
 		return nil, err

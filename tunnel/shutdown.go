@@ -13,6 +13,9 @@ import (
 
 // Shutdown drains the gateway: it stops admitting agents, asks the connected ones to
 // go elsewhere, refuses new streams with code Draining and lets the open ones end.
+// A connection that an http.Transport or a database pool keeps idle is an open stream:
+// close such pools first, or Shutdown takes as long as ctx lets it.
+//
 // Each connection is closed with code Draining when its streams have ended, or when ctx
 // ends. Shutdown waits for every handler. It returns the cause of ctx if streams were cut.
 func (g *Gateway) Shutdown(ctx context.Context) error {
