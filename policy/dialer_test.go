@@ -452,8 +452,9 @@ func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParse
 func blackHole(t *testing.T, address string) net.Addr {
 	t.Helper()
 	at := netip.MustParseAddrPort(address)
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
+	syscall.CloseOnExec(fd)
 	t.Cleanup(func() { _ = syscall.Close(fd) })
 	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}))
 	require.NoError(t, syscall.Listen(fd, 0))
