@@ -175,6 +175,9 @@ func bulk(b *testing.B, way string, streams int, up bool) {
 			if err != nil {
 				return
 			}
+			if c, ok := c.(*tls.Conn); ok { // else the first Read does it, while Dial waits
+				_ = c.HandshakeContext(b.Context())
+			}
 			conns <- c
 		}
 	}()
@@ -184,9 +187,6 @@ func bulk(b *testing.B, way string, streams int, up bool) {
 		c, err := dial(b.Context(), "tcp", ln.Addr().String())
 		require.NoError(b, err)
 		far := <-conns
-		if way == direct { // a listener of TLS leaves its half of the handshake to the first Read
-			require.NoError(b, far.(*tls.Conn).HandshakeContext(b.Context()))
-		}
 		defer c.Close()
 		defer far.Close()
 		pairs[i] = pair{c, far}
@@ -261,8 +261,9 @@ func idleSessions(b *testing.B, carrier string, n int) (stop func()) {
 		a := &tunnel.Agent{Gateways: []string{url}, Dialer: dialer}
 		go func() { ran <- a.Run(ctx) }()
 	}
-	for g.Stats().Connections < n {
-		runtime.Gosched()
+	for i := range n {
+		_, err := g.WaitSession(b.Context(), fmt.Sprintf("agent-%d", i))
+		require.NoError(b, err)
 	}
 	return func() {
 		cancel()
@@ -274,10 +275,10 @@ func idleSessions(b *testing.B, carrier string, n int) (stop func()) {
 	}
 }
 
-func inUse() uint64 {
+func inUse() int64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapInuse + m.StackInuse
+	return int64(m.HeapAlloc + m.StackInuse)
 }

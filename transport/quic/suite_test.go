@@ -13,10 +13,14 @@ import (
 	"github.com/outgate/outgate/transport/transporttest"
 )
 
-func TestQUICKeepsThePromisesOfATransport(t *testing.T) {
-	ca := testca.New(t)
+func TestQUICKeepsThePromisesOfATransport(t *testing.T) { transporttest.Run(t, harness(t)) }
+
+func BenchmarkTransport(b *testing.B) { transporttest.Benchmark(b, harness(b)) }
+
+func harness(tb testing.TB) transporttest.Harness {
+	ca := testca.New(tb)
 	const maxStreams = 1024
-	transporttest.Run(t, transporttest.Harness{
+	return transporttest.Harness{
 		MaxStreams:  maxStreams,
 		MaxBuffered: 2 << 20,
 		Connect: func(tb testing.TB) transporttest.Pair {
@@ -46,7 +50,7 @@ func TestQUICKeepsThePromisesOfATransport(t *testing.T) {
 				},
 			}
 		},
-	})
+	}
 }
 
 func socket(tb testing.TB) *net.UDPConn {

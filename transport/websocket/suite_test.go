@@ -14,10 +14,14 @@ import (
 	"github.com/outgate/outgate/transport/websocket"
 )
 
-func TestWebSocketKeepsThePromisesOfATransport(t *testing.T) {
-	ca := testca.New(t)
+func TestWebSocketKeepsThePromisesOfATransport(t *testing.T) { transporttest.Run(t, harness(t)) }
+
+func BenchmarkTransport(b *testing.B) { transporttest.Benchmark(b, harness(b)) }
+
+func harness(tb testing.TB) transporttest.Harness {
+	ca := testca.New(tb)
 	const maxStreams = 1024
-	transporttest.Run(t, transporttest.Harness{
+	return transporttest.Harness{
 		MaxStreams:  maxStreams,
 		MaxBuffered: 1 << 20,
 		Connect: func(tb testing.TB) transporttest.Pair {
@@ -31,7 +35,7 @@ func TestWebSocketKeepsThePromisesOfATransport(t *testing.T) {
 			})
 			return transporttest.Pair{Dialed: agent, Accepted: gateway, Cut: cable.cut}
 		},
-	})
+	}
 }
 
 // cable is a connection that a test can cut.
