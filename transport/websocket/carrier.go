@@ -11,6 +11,17 @@ import (
 	"github.com/outgate/outgate/transport"
 )
 
+// carrier moves messages. All of it may be called concurrently, except Read and
+// WriteMessage with themselves.
+type carrier interface {
+	io.Reader                      // the contents of the messages, one after the other
+	WriteMessage(p []byte) error   // p is the carrier's until it returns
+	Close(e *transport.CloseError) // says why, then closes; may take until Cut is called
+	Cut()                          // closes at once; everything pending ends
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+}
+
 // wsCarrier is a carrier over a WebSocket.
 type wsCarrier struct {
 	ws      *websocket.Conn

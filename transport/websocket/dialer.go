@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +76,7 @@ func (d *Dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error
 	return m, nil
 }
 
-func (d *Dialer) dial(ctx context.Context, target *url.URL, tlsConfig *tls.Config, cfg Config) (_ *mux, err error) {
+func (d *Dialer) dial(ctx context.Context, target *url.URL, tlsConfig *tls.Config, cfg Config) (_ session, err error) {
 	var socket socket
 	defer func() {
 		if err != nil {
@@ -103,18 +104,20 @@ func (d *Dialer) dial(ctx context.Context, target *url.URL, tlsConfig *tls.Confi
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		HTTPHeader:   d.Header.Clone(),
-		Subprotocols: []string{Subprotocol},
+		Subprotocols: subprotocols(protocols()),
 	})
 	if err != nil {
 		return nil, answer(response, err)
 	}
-	if ws.Subprotocol() != Subprotocol {
-		return nil, fmt.Errorf("the gateway does not speak the WebSocket subprotocol %s: is %s its URL?", Subprotocol, target)
+	speaks, ok := agreed(protocols(), ws.Subprotocol())
+	if !ok {
+		return nil, fmt.Errorf("the gateway does not speak the WebSocket subprotocol %s: is %s its URL?",
+			strings.Join(subprotocols(protocols()), " or "), target)
 	}
 	if response.TLS == nil {
 		return nil, errors.New("the connection has no TLS")
 	}
-	m, err := newMux(newWSCarrier(ws, socket.conn), true, answered.Sub(asked), *response.TLS, cfg)
+	m, err := speaks.start(newWSCarrier(ws, socket.conn), true, answered.Sub(asked), *response.TLS, cfg)
 	if err != nil {
 		return nil, err
 	}

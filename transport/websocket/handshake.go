@@ -80,22 +80,10 @@ func admit(r *http.Request) *refusal {
 		return &refusal{http.StatusForbidden, "the tunnel needs a full TLS handshake: disable session tickets"}
 	case r.Header["Origin"] != nil || r.Header["Cookie"] != nil:
 		return &refusal{http.StatusForbidden, "the tunnel is not for browsers: send neither Origin nor Cookie"}
-	case !offers(r.Header, Subprotocol):
-		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + Subprotocol}
+	case !offered(r.Header, protocols()):
+		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + strings.Join(subprotocols(protocols()), " or ")}
 	}
 	return nil
-}
-
-// offers reports whether the client lists the subprotocol.
-func offers(h http.Header, subprotocol string) bool {
-	for _, list := range h["Sec-Websocket-Protocol"] {
-		for one := range strings.SplitSeq(list, ",") {
-			if strings.TrimSpace(one) == subprotocol {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // reserved are the header fields that a Dialer sets itself or a Listener refuses.

@@ -37,7 +37,7 @@ type Listener struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	places chan struct{} // one for each connection in handshake or backlog
-	queue  chan *mux
+	queue  chan session
 
 	mu       sync.Mutex
 	closed   bool
@@ -50,7 +50,7 @@ func NewListener(cfg Config) *Listener {
 	l := &Listener{
 		cfg:    cfg,
 		places: make(chan struct{}, cfg.Backlog),
-		queue:  make(chan *mux, cfg.Backlog),
+		queue:  make(chan session, cfg.Backlog),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	return l
@@ -103,30 +103,33 @@ func (l *Listener) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 }
 
 // upgrade makes a connection that is ready for streams.
-func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (*mux, error) {
+func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, error) {
 	hijacker := &hijacker{ResponseWriter: w}
-	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: []string{Subprotocol}})
+	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: subprotocols(protocols())})
 	if err != nil {
 		if hijacker.conn != nil {
 			_ = hijacker.conn.Close()
 		}
 		return nil, err
 	}
-	m, err := newMux(newWSCarrier(ws, hijacker.conn), false, 0, *r.TLS, l.cfg)
+	speaks, ok := agreed(protocols(), ws.Subprotocol())
+	if !ok {
+		_ = ws.CloseNow()
+		return nil, fmt.Errorf("the WebSocket library chose the subprotocol %q", ws.Subprotocol())
+	}
+	m, err := speaks.start(newWSCarrier(ws, hijacker.conn), false, 0, *r.TLS, l.cfg)
 	if err != nil {
 		_ = ws.CloseNow()
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
-	start := time.Now()
 	err = m.awaitReady(ctx, func() transport.Code {
 		if l.ctx.Err() != nil {
 			return transport.Draining
 		}
 		return transport.Timeout
 	})
-	m.rtt.Store(int64(time.Since(start))) // the agent starts when it has our answer
 	return m, err
 }
 
@@ -142,7 +145,7 @@ func (l *Listener) Accept(ctx context.Context) (transport.Mux, error) {
 		select {
 		case m := <-l.queue:
 			<-l.places
-			if m.ctx.Err() == nil { // else the agent has given up
+			if m.Context().Err() == nil { // else the agent has given up
 				return m, nil
 			}
 		case <-ctx.Done():

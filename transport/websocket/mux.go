@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"sync"
@@ -16,18 +15,7 @@ import (
 	"github.com/outgate/outgate/transport"
 )
 
-// carrier moves messages. All of it may be called concurrently, except Read and
-// WriteMessage with themselves.
-type carrier interface {
-	io.Reader                      // the contents of the messages, one after the other
-	WriteMessage(p []byte) error   // p is the carrier's until it returns
-	Close(e *transport.CloseError) // says why, then closes; may take until Cut is called
-	Cut()                          // closes at once; everything pending ends
-	LocalAddr() net.Addr
-	RemoteAddr() net.Addr
-}
-
-// mux is one connection.
+// mux is one connection over smux.
 type mux struct {
 	cfg     Config
 	carrier carrier
@@ -104,11 +92,14 @@ func newMux(c carrier, client bool, rtt time.Duration, state tls.ConnectionState
 	return m, nil
 }
 
-// awaitReady waits until the peer has started too. When ctx ends before that,
-// the connection ends with code.
+// awaitReady implements session.
 func (m *mux) awaitReady(ctx context.Context, code func() transport.Code) error {
+	start := time.Now()
 	select {
 	case <-m.ready:
+		if m.rtt.Load() == 0 { // a gateway: the agent starts when it has its answer
+			m.rtt.Store(int64(time.Since(start)))
+		}
 		return nil
 	case <-m.ctx.Done():
 	case <-ctx.Done():
