@@ -72,14 +72,14 @@ func checkPrivate(fi fs.FileInfo, path string) error {
 	if !fi.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file (%s); remove it", path, fi.Mode().Type())
 	}
-	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
+	if perm := fi.Mode().Perm(); haveModes && perm&0o077 != 0 {
 		return fmt.Errorf(`%w: %s has mode %04o; run "chmod 600 %s"`, fs.ErrPermission, path, perm, path)
 	}
 	return checkOwner(fi, path)
 }
 
 func checkPrivateDir(fi fs.FileInfo, path string) error {
-	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
+	if perm := fi.Mode().Perm(); haveModes && perm&0o077 != 0 {
 		return fmt.Errorf(`%w: %s has mode %04o; run "chmod 700 %s"`, fs.ErrPermission, path, perm, path)
 	}
 	return checkOwner(fi, path)
@@ -126,16 +126,6 @@ func writePrivate(root *os.Root, name string, data []byte) (err error) {
 		return errors.Join(err, root.Remove(temp))
 	}
 	return syncDir(root)
-}
-
-// syncDir makes the names in a directory as durable as the files are.
-func syncDir(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 // removeTemps clears what a crash inside writePrivate left. The caller holds the

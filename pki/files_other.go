@@ -1,4 +1,4 @@
-//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd || windows)
 
 package pki
 
@@ -9,9 +9,14 @@ import (
 	"os"
 )
 
-const openFlags = 0
+const (
+	openFlags = 0
+	haveModes = false
+)
 
 func checkOwner(fs.FileInfo, string) error { return nil }
+
+func syncDir(*os.Root) error { return nil }
 
 // lock refuses: without the lock two processes would share one identity.
 func lock(*os.Root, string) (*os.File, error) {

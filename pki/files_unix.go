@@ -15,6 +15,9 @@ import (
 // its place does not block the open.
 const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
+// haveModes says that the mode bits of a file tell who may open it.
+const haveModes = true
+
 func checkOwner(fi fs.FileInfo, path string) error {
 	stat, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -27,6 +30,16 @@ func checkOwner(fi fs.FileInfo, path string) error {
 		return fmt.Errorf("%w: %s has %d hard links; copy it and remove the others", fs.ErrPermission, path, stat.Nlink)
 	}
 	return nil
+}
+
+// syncDir makes the names in a directory as durable as the files are.
+func syncDir(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // lock takes the exclusive lock that a file of this name stands for, until the
