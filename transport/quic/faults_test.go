@@ -1,6 +1,7 @@
 package quic_test
 
 import (
+	"bytes"
 	"net"
 	"sync/atomic"
 )
@@ -47,4 +48,47 @@ func (c *lossyConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	return c.PacketConn.WriteTo(b, to)
+}
+
+// trapConn is a socket that keeps what it should send first, and sends nothing.
+type trapConn struct {
+	net.PacketConn
+	sent chan []byte // with room for one
+}
+
+func (c *trapConn) WriteTo(b []byte, _ net.Addr) (int, error) {
+	select {
+	case c.sent <- bytes.Clone(b):
+	default:
+	}
+	return len(b), nil
+}
+
+// haltingConn is a socket that falls silent when it has proven its address.
+type haltingConn struct {
+	net.PacketConn
+	halted atomic.Bool
+}
+
+func (c *haltingConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if c.halted.Load() {
+		return len(b), nil
+	}
+	n, err := c.PacketConn.WriteTo(b, to)
+	if hasToken(b) {
+		c.halted.Store(true)
+	}
+	return n, err
+}
+
+// hasToken reports whether an Initial packet answers a Retry (RFC 9000, section
+// 17.2.2).
+func hasToken(b []byte) bool {
+	if len(b) < 7 || b[0]&0xf0 != 0xc0 {
+		return false
+	}
+	b = b[5:]        // the first byte and the version
+	b = b[1+b[0]:]   // the connection ID of the destination
+	b = b[1+b[0]:]   // and of the source
+	return b[0] != 0 // the length of the token
 }

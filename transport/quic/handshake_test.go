@@ -252,6 +252,7 @@ func TestListenSaysWhatIsWrongWithItsConfiguration(t *testing.T) {
 		{old, quic.ListenConfig{}, "TLS 1.3"},
 		{ca.Gateway(), quic.ListenConfig{Backlog: -1}, "negative"},
 		{ca.Gateway(), quic.ListenConfig{MaxHandshakes: -1}, "negative"},
+		{ca.Gateway(), quic.ListenConfig{MaxHandshakesPerSource: -1}, "negative"},
 		{ca.Gateway(), quic.ListenConfig{HandshakeTimeout: -1}, "negative"},
 		{ca.Gateway(), quic.ListenConfig{Config: quic.Config{MaxStreams: -1}}, "MaxStreams"},
 	} {

@@ -106,21 +106,21 @@ func TestGarbageDatagramsHarmNobody(t *testing.T) {
 // captureInitial returns the first datagram of a new handshake.
 func captureInitial(t *testing.T, ca *testca.CA) []byte {
 	t.Helper()
-	trap := socket(t)
-	defer trap.Close()
+	trap := &trapConn{PacketConn: socket(t), sent: make(chan []byte, 1)}
+	d := &quic.Dialer{
+		TLSClientConfig: ca.Agent("half"),
+		ListenPacket:    func(context.Context, string, string) (net.PacketConn, error) { return trap, nil },
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = (&quic.Dialer{TLSClientConfig: ca.Agent("half")}).Dial(ctx, urlOf(trap.LocalAddr()))
+		_, _ = d.Dial(ctx, "https://127.0.0.1:1")
 	}()
-	b := make([]byte, 2048)
-	require.NoError(t, trap.SetReadDeadline(time.Now().Add(patience)))
-	n, _, err := trap.ReadFrom(b)
-	require.NoError(t, err)
+	b := eventually(t, trap.sent, "the first datagram")
 	cancel()
 	<-done
-	return b[:n]
+	return b
 }
 
 // halfHandshake begins a handshake and never goes on. It returns the first byte

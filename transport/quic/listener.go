@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 const (
 	defaultBacklog       = 128
 	defaultMaxHandshakes = 1024
+	defaultMaxPerSource  = 32
 	defaultRetryAbove    = 64
 )
 
@@ -30,14 +32,21 @@ type ListenConfig struct {
 	// for half of it loses its place, too. Zero means 5 s.
 	HandshakeTimeout time.Duration
 
-	// MaxHandshakes is how many handshakes may be under way. Further clients are
-	// refused until one has ended. Zero means 1024.
+	// MaxHandshakes is how many handshakes may be under way: connections that have
+	// not shown a good certificate yet. Further clients are refused until one has
+	// ended. Zero means 1024.
 	MaxHandshakes int
+
+	// MaxHandshakesPerSource is how many of them may come from one IPv4 address or
+	// one IPv6 network of 64 bits. Agents behind one address translator share it; a
+	// refused one tries again after its backoff. Zero means 32.
+	MaxHandshakesPerSource int
 
 	// RetryAbove is how many handshakes may be under way with clients that have
 	// not proven yet that they receive at the address they send from. Further
 	// clients have to prove it first, which costs them one round trip and keeps
-	// forged packets from using up MaxHandshakes. Zero means 64, a negative value
+	// forged packets from using up MaxHandshakes. For one source it is at a quarter
+	// of MaxHandshakesPerSource, if that is less. Zero means 64, a negative value
 	// that every client has to.
 	RetryAbove int
 
@@ -93,7 +102,7 @@ func Listen(addr string, tlsConfig *tls.Config, config ListenConfig) (*Listener,
 // Batched system calls, congestion marks and the search for the largest packet
 // size need a *net.UDPConn.
 func ListenPacket(socket net.PacketConn, tlsConfig *tls.Config, c ListenConfig) (*Listener, error) {
-	if c.HandshakeTimeout < 0 || c.MaxHandshakes < 0 || c.Backlog < 0 {
+	if c.HandshakeTimeout < 0 || c.MaxHandshakes < 0 || c.MaxHandshakesPerSource < 0 || c.Backlog < 0 {
 		return nil, fmt.Errorf("quic: a limit of ListenConfig is negative; leave it zero for its default")
 	}
 	ours, err := serverTLS(tlsConfig)
@@ -107,9 +116,11 @@ func ListenPacket(socket net.PacketConn, tlsConfig *tls.Config, c ListenConfig) 
 	l := &Listener{
 		endpoint: newEndpoint(socket),
 		gate: &gate{
-			log:        cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
-			retryAbove: cmp.Or(c.RetryAbove, defaultRetryAbove),
-			max:        cmp.Or(c.MaxHandshakes, defaultMaxHandshakes),
+			log:          cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
+			retryAbove:   cmp.Or(c.RetryAbove, defaultRetryAbove),
+			max:          cmp.Or(c.MaxHandshakes, defaultMaxHandshakes),
+			maxPerSource: cmp.Or(c.MaxHandshakesPerSource, defaultMaxPerSource),
+			sources:      make(map[netip.Prefix]*source),
 		},
 		waiting: make(chan *mux, cmp.Or(c.Backlog, defaultBacklog)),
 		closing: make(chan struct{}),
