@@ -22,7 +22,7 @@ type CA struct {
 	key  *ecdsa.PrivateKey
 }
 
-// New returns an authority whose certificates are valid for the next hour.
+// New returns an authority whose certificates are valid for the next two days.
 func New(tb testing.TB) *CA {
 	tb.Helper()
 	key := newKey(tb)
@@ -30,7 +30,7 @@ func New(tb testing.TB) *CA {
 		SerialNumber:          serial(tb),
 		Subject:               pkix.Name{CommonName: "test CA"},
 		NotBefore:             time.Now().Add(-time.Minute),
-		NotAfter:              time.Now().Add(time.Hour),
+		NotAfter:              time.Now().Add(48 * time.Hour),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
@@ -46,6 +46,9 @@ func (ca *CA) Pool() *x509.CertPool {
 	pool.AddCert(ca.cert)
 	return pool
 }
+
+// Certificate is the authority's own.
+func (ca *CA) Certificate() *x509.Certificate { return ca.cert }
 
 // Gateway is a server configuration for localhost, 127.0.0.1 and ::1 that
 // demands a client certificate of this authority.
@@ -75,7 +78,7 @@ func (ca *CA) issue(name string, usage x509.ExtKeyUsage) tls.Certificate {
 		SerialNumber: serial(ca.tb),
 		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    time.Now().Add(-time.Minute),
-		NotAfter:     time.Now().Add(time.Hour),
+		NotAfter:     time.Now().Add(48 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{usage},
 		DNSNames:     []string{"localhost"},
