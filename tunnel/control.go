@@ -120,6 +120,19 @@ func (l *link) keepAlive() {
 		default:
 		}
 	}
+	// A carrier that is stuck takes no ping. Whoever waits for it must not be the one who
+	// counts the silence: its end unblocks the write.
+	pinging := make(chan struct{}, 1)
+	ask := func() {
+		select {
+		case pinging <- struct{}{}:
+			l.tasks.Go(func() {
+				_ = l.ping() // a failed write has ended the connection
+				<-pinging
+			})
+		default: // the last one has not left yet
+		}
+	}
 	var (
 		mark   = time.Now() // the silence is counted in intervals from here
 		heards uint64
@@ -159,9 +172,7 @@ func (l *link) keepAlive() {
 			// on a dead connection learns of it in busy time.
 			if time.Since(mark) > lv.Busy {
 				mark = time.Now()
-				if l.ping() != nil {
-					continue
-				}
+				ask()
 			}
 		case <-due:
 			l.mu.Lock()
@@ -176,7 +187,7 @@ func (l *link) keepAlive() {
 				l.close(transport.Timeout, "no sign of life")
 				continue // the context has ended
 			}
-			_ = l.ping() // a failed write has ended the connection
+			ask()
 		}
 	}
 }

@@ -98,3 +98,62 @@ func TestTheAgentNoticesADeadGatewayToo(t *testing.T) {
 		f.dialer.Cut()
 	})
 }
+
+func TestAPingThatCannotLeaveDoesNotDelayTheVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dialed, stuck atomic.Bool
+		agent := &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+			if dialed.Swap(true) {
+				return nil, errors.New("once is enough")
+			}
+			mux, err := d.Dial(ctx, url)
+			if err != nil {
+				return nil, err
+			}
+			return stuckMux{mux, &stuck}, nil
+		})}
+		// This gateway would wait for an hour: what ends is the agent's doing.
+		f := start(t, &tunnel.Gateway{Liveness: tunnel.Liveness{Idle: time.Hour, Busy: time.Hour}}, agent)
+		require.NoError(t, f.agent.Handle(echoService, echo))
+		stream, err := f.session(t).Open(t.Context(), echoTarget())
+		require.NoError(t, err)
+		defer stream.Close()
+		requireEcho(t, stream)
+
+		f.dialer.Freeze()
+		stuck.Store(true)
+		frozen := time.Now()
+		for f.agent.Status().LastError == nil {
+			time.Sleep(time.Millisecond)
+			require.LessOrEqual(t, time.Since(frozen), 9*time.Second+2*time.Millisecond)
+		}
+		require.ErrorIs(t, f.agent.Status().LastError, transport.Timeout)
+		f.dialer.Cut()
+	})
+}
+
+// stuckMux is a carrier that takes nothing more, as TCP does when nobody acknowledges.
+type stuckMux struct {
+	transport.Mux
+	stuck *atomic.Bool
+}
+
+func (m stuckMux) OpenStream(ctx context.Context) (transport.Stream, error) {
+	s, err := m.Mux.OpenStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stuckStream{s, m}, nil
+}
+
+type stuckStream struct {
+	transport.Stream
+	mux stuckMux
+}
+
+func (s stuckStream) Write(p []byte) (int, error) {
+	if s.mux.stuck.Load() {
+		<-s.mux.Context().Done()
+	}
+	return s.Stream.Write(p)
+}
