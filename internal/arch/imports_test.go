@@ -57,6 +57,7 @@ var imports = map[string]allowance{
 	"internal/splice":  {own: []string{"transport", internal}},
 	"internal/testca":  {suite: true},
 	"internal/testnet": {own: []string{"transport", internal}, suite: true},
+	"internal/netlab":  {}, // only tests
 }
 
 // testLibraries are what any test may import.
