@@ -40,7 +40,7 @@ type Authority struct {
 	// Lifetime of certificates; 0 means 90 days. None outlives the authority's.
 	Lifetime time.Duration
 
-	// MaxGrantTTL is the longest life of a token; 0 means 24 hours.
+	// MaxGrantTTL is the longest life of a token; 0 means TTLAutomation.
 	MaxGrantTTL time.Duration
 
 	// SystemRoots tells agents that the gateway's own certificate may also be
@@ -60,7 +60,6 @@ var _ Registrar = (*Authority)(nil)
 const (
 	defaultTrustDomain = "outgate"
 	defaultLifetime    = 90 * 24 * time.Hour
-	defaultMaxGrantTTL = 24 * time.Hour
 
 	// remember is how long records outlive what they describe, for people who
 	// ask what happened.

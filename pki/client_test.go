@@ -41,7 +41,7 @@ func TestAgentEnrolsOverHTTPS(t *testing.T) {
 			got, err := whoami(t, localhost(base), identity.ClientTLS())
 			require.NoError(t, err)
 			require.Equal(t, identity.Agent(), got)
-			record := certificatesOf(t, a, identity.Agent())[0]
+			record := agentOf(t, a, identity.Agent())
 			require.Equal(t, "db-1", record.Hostname)
 			require.Equal(t, map[string]string{"os": "linux"}, record.Metadata)
 		})

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func put(s Store, id string) error {
+func putOne(s Store, id string) error {
 	return s.Update(context.Background(), func(tx Tx) error { return tx.PutGrant(GrantRecord{ID: id}) })
 }
 
@@ -19,17 +19,17 @@ func TestAFileStoreWhoseDiskFailsStopsToAcknowledge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "registry")
 	s, err := OpenFileStore(path)
 	require.NoError(t, err)
-	require.NoError(t, put(s, "kept"))
+	require.NoError(t, putOne(s, "kept"))
 
 	writable := s.journal.file
 	readOnly, err := os.Open(path)
 	require.NoError(t, err)
 	s.journal.file = readOnly
-	require.Error(t, put(s, "lost"))
+	require.Error(t, putOne(s, "lost"))
 	s.journal.file = writable
-	require.ErrorContains(t, put(s, "later"), "open the store again")
+	require.ErrorContains(t, putOne(s, "later"), "open the store again")
 	require.NoError(t, s.View(t.Context(), func(tx Tx) error {
-		all, err := tx.Grants()
+		all, err := tx.Grants("")
 		require.Len(t, all, 1)
 		return err
 	}))
@@ -38,7 +38,7 @@ func TestAFileStoreWhoseDiskFailsStopsToAcknowledge(t *testing.T) {
 
 	s, err = OpenFileStore(path)
 	require.NoError(t, err)
-	require.NoError(t, put(s, "later"))
+	require.NoError(t, putOne(s, "later"))
 	require.NoError(t, s.Close())
 }
 
@@ -50,6 +50,6 @@ func TestAFileStoreWhoseFileIsGoneStops(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	require.NoError(t, os.RemoveAll(dir))
 	s.journal.lines = minForget
-	require.NoError(t, put(s, "written to a file without a name"))
-	require.ErrorContains(t, put(s, "later"), "open the store again")
+	require.NoError(t, putOne(s, "written to a file without a name"))
+	require.ErrorContains(t, putOne(s, "later"), "open the store again")
 }

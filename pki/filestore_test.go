@@ -29,7 +29,7 @@ func putGrant(s pki.Store, id string, change func(*pki.GrantRecord)) error {
 func grantsIn(t testing.TB, s pki.Store) (ids []string) {
 	t.Helper()
 	require.NoError(t, s.View(t.Context(), func(tx pki.Tx) error {
-		all, err := tx.Grants()
+		all, err := tx.Grants("")
 		for _, g := range all {
 			ids = append(ids, g.ID)
 		}

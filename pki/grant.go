@@ -1,38 +1,82 @@
 package pki
 
 import (
-	"bytes"
 	"context"
-	"crypto"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
+	"slices"
 	"time"
 )
 
+// Lives of a token, for [Grant].
 const (
-	defaultGrantTTL = 15 * time.Minute
+	TTLByHand     = 15 * time.Minute // for a person who pastes it; the default
+	TTLAutomation = 24 * time.Hour   // for a pipeline; as long as an [Authority] allows unless it says otherwise
+)
+
+const (
 	maxWrongSecrets = 5
 	maxLabels       = 64
+	maxNetworks     = 64
 )
 
 // Grant says what a token is for.
 //
 // A token is good for one agent, once. With a name it is bound: any agent that
 // asks for another name burns it. Without one it is unbound: the agent takes the
-// name it asks for, or a UUID if it asks for none, but never a name that another
-// agent holds or that a bound token waits for. To give a known name to a new
-// machine, bind a token to it.
+// name it asks for, or a UUID if it asks for none, but never a name that a bound
+// token waits for, or one of an agent that is known, unless Reattach allows the
+// latter. To give a known name to a new machine, bind a token to it.
 //
 // The first key that comes with the token is the one it is redeemed for. Another
 // key burns the token, five wrong secrets do, and time does.
 type Grant struct {
-	Agent  string            // see [CheckName]; empty: unbound
-	TTL    time.Duration     // 0 means 15 minutes; at most MaxGrantTTL of the [Authority]
-	Labels map[string]string // given to the agent, for policies; at most 64
+	Agent string        // see [CheckName]; empty: unbound
+	TTL   time.Duration // 0 means TTLByHand; at most MaxGrantTTL of the [Authority]
+
+	// Labels are given to the agent, for policies; at most 64. nil leaves a
+	// known agent those that it has.
+	Labels map[string]string
+
+	// Reattach lets an unbound token take the name of an agent that is known:
+	// one that [Authority.PutAgent] has announced, or that enrolled before and
+	// lost its identity. Whoever holds the token can then be any agent, but not
+	// one that was revoked after the token was granted.
+	Reattach bool
+
+	// Key is the only key that the token may be redeemed for, which makes it
+	// useless to a thief. Zero means the first that comes. A [Pin] is the hash
+	// of a public key, whether there is a certificate for it or not.
+	Key Pin
+
+	// Networks are the only ones that the token may be redeemed from, at most
+	// 64; nil means from everywhere. See Source of [Registration].
+	Networks []netip.Prefix
+}
+
+func (g *Grant) check() error {
+	if g.Agent != "" {
+		if err := CheckName(g.Agent); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(g.Labels) > maxLabels:
+		return fmt.Errorf("pki: grant: %d labels; at most %d", len(g.Labels), maxLabels)
+	case len(g.Networks) > maxNetworks:
+		return fmt.Errorf("pki: grant: %d networks; at most %d", len(g.Networks), maxNetworks)
+	case g.Agent != "" && g.Reattach:
+		return errors.New("pki: grant: Reattach is for an unbound token; one with a name may take it")
+	}
+	for _, n := range g.Networks {
+		if !n.IsValid() || n.Addr().Is4In6() {
+			return fmt.Errorf("pki: grant: network %s: use a prefix of IPv4 such as 192.0.2.0/24, or of IPv6", n)
+		}
+	}
+	return nil
 }
 
 // Grant mints a token. It cannot be read back later: the store keeps a hash of
@@ -41,47 +85,132 @@ func (a *Authority) Grant(ctx context.Context, g Grant) (Token, error) {
 	if err := a.check(); err != nil {
 		return Token{}, err
 	}
-	if g.Agent != "" {
-		if err := CheckName(g.Agent); err != nil {
-			return Token{}, err
-		}
+	if err := g.check(); err != nil {
+		return Token{}, err
 	}
-	if len(g.Labels) > maxLabels {
-		return Token{}, fmt.Errorf("pki: grant: %d labels; at most %d", len(g.Labels), maxLabels)
-	}
-	limit := a.MaxGrantTTL
-	if limit == 0 {
-		limit = defaultMaxGrantTTL
-	}
-	ttl := g.TTL
-	if ttl == 0 {
-		ttl = min(defaultGrantTTL, limit)
-	}
-	if ttl < 0 || ttl > limit {
-		return Token{}, fmt.Errorf("pki: grant: TTL %s is not between 0 and %s", ttl, limit)
-	}
-	token, now := newToken(), time.Now().UTC()
-	hash := token.hash()
-	record := GrantRecord{
-		ID:         token.ID(),
-		SecretHash: hash[:],
-		Agent:      g.Agent,
-		Labels:     maps.Clone(g.Labels),
-		Created:    now,
-		Expires:    now.Add(ttl),
-		Forget:     now.Add(ttl).Add(remember),
-	}
-	err := a.Store.Update(ctx, func(tx Tx) error {
-		if _, err := tx.Grant(record.ID); !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(errors.New("pki: grant: the random ID is taken"), err)
-		}
-		return tx.PutGrant(record)
-	})
+	ttl, err := a.grantTTL(g.TTL)
 	if err != nil {
+		return Token{}, err
+	}
+	record := GrantRecord{
+		Agent:    g.Agent,
+		Reattach: g.Reattach,
+		Labels:   maps.Clone(g.Labels),
+	}
+	for _, n := range g.Networks {
+		record.Networks = append(record.Networks, n.Masked())
+	}
+	if g.Key != (Pin{}) {
+		record.OnlyKey = slices.Clone(g.Key[:])
+	}
+	token := record.mint(ttl)
+	if err := a.Store.Update(ctx, func(tx Tx) error { return addGrant(tx, record) }); err != nil {
 		return Token{}, fmt.Errorf("pki: grant: %w", err)
 	}
 	a.log().InfoContext(ctx, "pki: token granted", "token", record.ID, "agent", record.Agent, "expires", record.Expires)
 	return token, nil
+}
+
+func (a *Authority) grantTTL(ttl time.Duration) (time.Duration, error) {
+	limit := a.MaxGrantTTL
+	if limit == 0 {
+		limit = TTLAutomation
+	}
+	if ttl == 0 {
+		ttl = min(TTLByHand, limit)
+	}
+	if ttl < 0 || ttl > limit {
+		return 0, fmt.Errorf("pki: grant: TTL %s is not between 0 and MaxGrantTTL, %s", ttl, limit)
+	}
+	return ttl, nil
+}
+
+// mint gives the grant a new token that starts to live now.
+func (g *GrantRecord) mint(ttl time.Duration) Token {
+	token, now := newToken(), time.Now().UTC()
+	hash := token.hash()
+	g.ID, g.SecretHash = token.ID(), hash[:]
+	g.Created, g.Expires = now, now.Add(ttl)
+	g.Forget = g.Expires.Add(remember)
+	return token
+}
+
+func addGrant(tx Tx, g GrantRecord) error {
+	if _, err := tx.Grant(g.ID); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(errors.New("the random ID is taken"), err)
+	}
+	return tx.PutGrant(g)
+}
+
+// Remint makes a token void and mints one in its place that is good for the same
+// agent, labels, key and networks, and lives as long from now. It is for a token
+// that was lost, or expired before it was used. The error matches fs.ErrNotExist
+// when there is no such token.
+func (a *Authority) Remint(ctx context.Context, id string) (Token, error) {
+	if err := a.check(); err != nil {
+		return Token{}, err
+	}
+	var token Token
+	var fresh GrantRecord
+	err := a.Store.Update(ctx, func(tx Tx) error {
+		old, err := tx.Grant(id)
+		if err != nil {
+			return err
+		}
+		fresh = GrantRecord{Agent: old.Agent, Reattach: old.Reattach, Labels: old.Labels, OnlyKey: old.OnlyKey, Networks: old.Networks}
+		token = fresh.mint(old.Expires.Sub(old.Created))
+		if old.Burned == "" {
+			old.Burned = "replaced by token " + fresh.ID
+		}
+		return errors.Join(tx.PutGrant(old), addGrant(tx, fresh))
+	})
+	if err != nil {
+		return Token{}, fmt.Errorf("pki: mint token again: %w", err)
+	}
+	a.log().InfoContext(ctx, "pki: token granted", "token", fresh.ID, "agent", fresh.Agent, "expires", fresh.Expires, "instead_of", id)
+	return token, nil
+}
+
+// Grants lists what was granted and is not forgotten, which is 30 days after it
+// has expired, by creation time: the tokens bound to the agent, or all if agent
+// is empty.
+func (a *Authority) Grants(ctx context.Context, agent string) ([]GrantRecord, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	var all []GrantRecord
+	err := a.Store.View(ctx, func(tx Tx) (err error) {
+		all, err = tx.Grants(agent)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pki: list tokens: %w", err)
+	}
+	return all, nil
+}
+
+// GrantStatus is what has become of a token.
+type GrantStatus string
+
+// Of a token there is one status at a time; the first that holds, in this order.
+const (
+	GrantRedeemed GrantStatus = "redeemed" // an agent has its certificate
+	GrantVoid     GrantStatus = "void"     // revoked, replaced, burned by misuse or locked
+	GrantExpired  GrantStatus = "expired"
+	GrantOpen     GrantStatus = "open" // it waits for its agent
+)
+
+// Status tells what has become of the token at a time.
+func (g *GrantRecord) Status(now time.Time) GrantStatus {
+	switch {
+	case g.Serial != "":
+		return GrantRedeemed
+	case g.Burned != "" || g.WrongSecrets >= maxWrongSecrets:
+		return GrantVoid
+	case !now.Before(g.Expires):
+		return GrantExpired
+	}
+	return GrantOpen
 }
 
 // RevokeGrant makes a token void. An agent that has redeemed it keeps its
@@ -107,198 +236,4 @@ func (a *Authority) RevokeGrant(ctx context.Context, id, reason string) error {
 	}
 	a.log().InfoContext(ctx, "pki: token revoked", "token", id, "reason", reason)
 	return nil
-}
-
-// refusal is why a request was refused. It goes to the log and no further.
-type refusal string
-
-const (
-	causeUnknown        refusal = "unknown token"
-	causeLocked         refusal = "locked after wrong secrets"
-	causeWrongSecret    refusal = "wrong secret"
-	causeBurned         refusal = "token burned"
-	causeExpired        refusal = "token expired"
-	causeWrongName      refusal = "wrong name; token burned"
-	causeUsed           refusal = "token already used with another key; token burned"
-	causeNameTaken      refusal = "name belongs to another agent"
-	causeRevoked        refusal = "certificate of this token revoked"
-	causeBadRequest     refusal = "bad request"
-	causeBadCSR         refusal = "bad signing request"
-	causeBadCertificate refusal = "certificate not accepted"
-	causeKeyReused      refusal = "key was used before"
-	causeTooMany        refusal = "renewed too often"
-)
-
-func (r refusal) Error() string { return string(r) }
-
-func refuse(cause refusal, err error) error { return fmt.Errorf("%w: %w", cause, err) }
-
-// redemption is one attempt to use a token.
-type redemption struct {
-	Registration
-	hash    [sha256.Size]byte // of the secret
-	keyHash []byte
-	now     time.Time
-}
-
-func (a *Authority) redeem(ctx context.Context, r Registration) (*CertificateRecord, error) {
-	if r.Token.IsZero() {
-		return nil, refuse(causeUnknown, errors.New("no token"))
-	}
-	if err := r.check(); err != nil {
-		return nil, refuse(causeBadRequest, err)
-	}
-	key, keyHash, err := a.requestedKey(r.CSR)
-	if err != nil {
-		return nil, err
-	}
-	try := redemption{Registration: r, hash: r.Token.hash(), keyHash: keyHash, now: time.Now()}
-
-	// Most attempts that fail do so here, before they cost a signature.
-	var name string
-	var verdict error
-	err = a.Store.View(ctx, func(tx Tx) error {
-		var g GrantRecord
-		var err error
-		g, verdict, err = try.judge(tx)
-		name = try.name(g)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	var fresh *CertificateRecord
-	if verdict == nil {
-		if fresh, err = a.candidate(try, name, key); err != nil {
-			return nil, err
-		}
-	}
-
-	// The one step that counts: it judges again and keeps what it decides.
-	var record CertificateRecord
-	err = a.Store.Update(ctx, func(tx Tx) error {
-		var g GrantRecord
-		var err error
-		if g, verdict, err = try.judge(tx); err != nil {
-			return err
-		}
-		if verdict != nil {
-			return try.note(tx, g, verdict)
-		}
-		if g.Serial != "" {
-			record, err = tx.Certificate(g.Serial)
-			if err == nil && !record.Revoked.IsZero() {
-				verdict = causeRevoked
-			}
-			return err
-		}
-		if fresh == nil { // between the two looks a refusal has become a yes
-			return errors.New("token changed while it was redeemed; try again")
-		}
-		record = *fresh
-		record.Labels = g.Labels
-		g.KeyHash, g.Serial = try.keyHash, record.Serial
-		return errors.Join(tx.PutGrant(g), tx.PutCertificate(record))
-	})
-	if err == nil {
-		err = verdict
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &record, nil
-}
-
-// candidate is the certificate that the token becomes if it is still good.
-func (a *Authority) candidate(try redemption, name string, key crypto.PublicKey) (*CertificateRecord, error) {
-	cert, err := a.sign(a.agentTemplate(name, try.now), key)
-	if err != nil {
-		return nil, err
-	}
-	record := newCertificateRecord(cert, name, try.keyHash, try.now)
-	record.Grant = try.Token.ID()
-	record.Hostname = try.Hostname
-	record.Metadata = maps.Clone(try.Metadata)
-	return &record, nil
-}
-
-func (try *redemption) name(g GrantRecord) string {
-	switch {
-	case g.Agent != "":
-		return g.Agent
-	case try.Agent != "":
-		return try.Agent
-	}
-	return newUUID()
-}
-
-// judge says whether the token is good for this attempt. verdict is nil also
-// for a repeated attempt, when g.Serial tells the certificate it led to.
-func (try *redemption) judge(tx Tx) (g GrantRecord, verdict, err error) {
-	g, err = tx.Grant(try.Token.ID())
-	known := err == nil
-	if !known {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return g, nil, err
-		}
-		g.SecretHash = make([]byte, sha256.Size) // an unknown token costs the same comparison
-	}
-	right := subtle.ConstantTimeCompare(g.SecretHash, try.hash[:]) == 1
-	switch {
-	case !known:
-		return g, causeUnknown, nil
-	case g.WrongSecrets >= maxWrongSecrets:
-		return g, causeLocked, nil
-	case !right:
-		return g, causeWrongSecret, nil
-	case g.Burned != "":
-		return g, refuse(causeBurned, errors.New(g.Burned)), nil
-	case !try.now.Before(g.Expires):
-		return g, causeExpired, nil
-	case g.Agent != "" && try.Agent != "" && try.Agent != g.Agent:
-		return g, refuse(causeWrongName, fmt.Errorf("token is for %q", g.Agent)), nil
-	case g.Serial != "" && !bytes.Equal(g.KeyHash, try.keyHash):
-		return g, refuse(causeUsed, fmt.Errorf("serial %s has the first key", g.Serial)), nil
-	case g.Serial == "" && g.Agent == "" && try.Agent != "":
-		verdict, err = try.nameFree(tx)
-		return g, verdict, err
-	}
-	return g, nil, nil
-}
-
-// nameFree keeps an unbound token from a name that is, or is about to be,
-// another agent's.
-func (try *redemption) nameFree(tx Tx) (verdict, err error) {
-	certificates, err := tx.Certificates(try.Agent)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range certificates {
-		if c.live(try.now) {
-			return refuse(causeNameTaken, fmt.Errorf("serial %s", c.Serial)), nil
-		}
-	}
-	grants, err := tx.Grants()
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range grants {
-		if g.Agent == try.Agent && g.Burned == "" && g.Serial == "" && try.now.Before(g.Expires) {
-			return refuse(causeNameTaken, fmt.Errorf("token %s is bound to it", g.ID)), nil
-		}
-	}
-	return nil, nil
-}
-
-// note writes down what a refused attempt does to the token.
-func (try *redemption) note(tx Tx, g GrantRecord, verdict error) error {
-	switch {
-	case errors.Is(verdict, causeWrongSecret) && g.Burned == "" && try.now.Before(g.Expires):
-		g.WrongSecrets++
-	case errors.Is(verdict, causeWrongName), errors.Is(verdict, causeUsed):
-		g.Burned = verdict.Error()
-	default:
-		return nil
-	}
-	return tx.PutGrant(g)
 }

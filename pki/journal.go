@@ -193,6 +193,11 @@ func encodeLedger(l *ledger) ([]byte, error) {
 		data = append(data, line...)
 		return err
 	}
+	for name, a := range l.agents {
+		if err := add(change{Agents: map[string]AgentRecord{name: a}}); err != nil {
+			return nil, err
+		}
+	}
 	for id, g := range l.grants {
 		if err := add(change{Grants: map[string]GrantRecord{id: g}}); err != nil {
 			return nil, err
@@ -200,6 +205,11 @@ func encodeLedger(l *ledger) ([]byte, error) {
 	}
 	for serial, c := range l.certificates {
 		if err := add(change{Certificates: map[string]CertificateRecord{serial: c}}); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range l.revocations {
+		if err := add(change{Revocations: []RevocationRecord{r}}); err != nil {
 			return nil, err
 		}
 	}

@@ -80,11 +80,11 @@ func (l *limiter) source(addr string, now time.Time) *bucket {
 
 // sourceOf is the address block that one client can be thought to own.
 func sourceOf(remoteAddr string) netip.Prefix {
-	ap, err := netip.ParseAddrPort(remoteAddr)
-	if err != nil {
+	addr, ok := addrOf(remoteAddr)
+	if !ok {
 		return netip.Prefix{}
 	}
-	addr, bits := ap.Addr().Unmap().WithZone(""), 32
+	bits := 32
 	if addr.Is6() {
 		bits = 64
 	}
@@ -93,6 +93,15 @@ func sourceOf(remoteAddr string) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return prefix
+}
+
+// addrOf is the IP address in one that may have a port.
+func addrOf(source string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(source)
+	if ap, portErr := netip.ParseAddrPort(source); portErr == nil {
+		addr, err = ap.Addr(), nil
+	}
+	return addr.Unmap().WithZone(""), err == nil
 }
 
 type bucket struct {

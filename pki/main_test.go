@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -77,6 +78,14 @@ func csrOf(t testing.TB, key crypto.Signer) []byte {
 	csr, err := x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 	require.NoError(t, err)
 	return csr
+}
+
+// pinOf is the pin of a key without a certificate.
+func pinOf(t testing.TB, key crypto.Signer) pki.Pin {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	require.NoError(t, err)
+	return sha256.Sum256(der)
 }
 
 func leafOf(t testing.TB, c *pki.Credential) *x509.Certificate {

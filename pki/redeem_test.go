@@ -1,9 +1,9 @@
 package pki_test
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -166,7 +166,8 @@ func TestWhoGetsWhichName(t *testing.T) {
 		"an unbound token without a name gets a UUID":     {"", "", "uuid"},
 		"an unbound token cannot take an agent's name":    {"", "taken", ""},
 		"an unbound token cannot take what is promised":   {"", "promised", ""},
-		"an unbound token can take a revoked agent's":     {"", "revoked", "revoked"},
+		"an unbound token cannot take a revoked agent's":  {"", "revoked", ""},
+		"a bound token brings a revoked agent back":       {"revoked", "", "revoked"},
 		"a name that is no DNS label is refused":          {"", "Edge.1", ""},
 		"a name that could leave the URI path is refused": {"", "../agent/edge", ""},
 	} {
@@ -274,6 +275,37 @@ func refusals(t testing.TB) map[string]func(testing.TB, *pki.Authority) pki.Regi
 			r.Hostname = strings.Repeat("h", 254)
 			return r
 		},
+		"token is not for this network": func(t testing.TB, a *pki.Authority) pki.Registration {
+			return with(grant(t, a, pki.Grant{Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}))
+		},
+		"token is for another key": func(t testing.TB, a *pki.Authority) pki.Registration {
+			return with(grant(t, a, pki.Grant{Key: pki.Pin{1}}))
+		},
+		"key revoked": func(t testing.TB, a *pki.Authority) pki.Registration {
+			key := newKey(t)
+			_, err := a.Revoke(t.Context(), pki.Revocation{Key: pinOf(t, key)})
+			require.NoError(t, err)
+			return pki.Registration{Token: grant(t, a, pki.Grant{}), CSR: csrOf(t, key)}
+		},
+		"agent was revoked after this token was granted": func(t testing.TB, a *pki.Authority) pki.Registration {
+			r := with(grant(t, a, pki.Grant{Reattach: true}))
+			r.Agent = "edge"
+			enroll(t, a, "edge")
+			time.Sleep(time.Nanosecond) // where time is fake it stands still
+			_, err := a.Revoke(t.Context(), pki.Revocation{Agent: "edge"})
+			require.NoError(t, err)
+			return r
+		},
+		"locked after wrong secrets": func(t testing.TB, a *pki.Authority) pki.Registration {
+			token := grant(t, a, pki.Grant{})
+			wrong, err := pki.ParseToken(token.ID() + "." + goodSecret)
+			require.NoError(t, err)
+			for range 5 {
+				_, err := a.Register(t.Context(), with(wrong))
+				requireRefused(t, err)
+			}
+			return with(token)
+		},
 		"name belongs to another agent": func(t testing.TB, a *pki.Authority) pki.Registration {
 			enroll(t, a, "edge")
 			r := with(grant(t, a, pki.Grant{}))
@@ -315,40 +347,6 @@ func TestTheStoreNeverSeesASecret(t *testing.T) {
 	require.NotContains(t, log.String(), secret)
 }
 
-func TestGrantRefusesWhatItCannotKeep(t *testing.T) {
-	a, _ := newAuthority(t)
-	many := make(map[string]string)
-	for i := range 65 {
-		many[strings.Repeat("x", i)] = ""
-	}
-	for name, g := range map[string]pki.Grant{
-		"a name that is no label":  {Agent: "Edge"},
-		"a TTL of more than a day": {TTL: 24*time.Hour + 1},
-		"a negative TTL":           {TTL: -1},
-		"too many labels":          {Labels: many},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := a.Grant(t.Context(), g)
-			require.Error(t, err)
-		})
-	}
-}
-
-func TestGrantLabelsReachTheCertificateRecord(t *testing.T) {
-	a, _ := newAuthority(t)
-	token := grant(t, a, pki.Grant{Agent: "edge", Labels: map[string]string{"site": "zrh"}})
-	_, err := a.Register(t.Context(), pki.Registration{
-		Token: token, CSR: csrOf(t, newKey(t)), Hostname: "db-1", Metadata: map[string]string{"site": "moon"},
-	})
-	require.NoError(t, err)
-	record := certificatesOf(t, a, "edge")[0]
-	require.Equal(t, map[string]string{"site": "zrh"}, record.Labels)
-	require.Equal(t, "db-1", record.Hostname)
-	require.Equal(t, token.ID(), record.Grant)
-	_, err = json.Marshal(record)
-	require.NoError(t, err)
-}
-
 func certificatesOf(t testing.TB, a *pki.Authority, agent string) []pki.CertificateRecord {
 	t.Helper()
 	var all []pki.CertificateRecord
@@ -357,4 +355,13 @@ func certificatesOf(t testing.TB, a *pki.Authority, agent string) []pki.Certific
 		return err
 	}))
 	return all
+}
+
+func agentOf(t testing.TB, a *pki.Authority, name string) (record pki.AgentRecord) {
+	t.Helper()
+	require.NoError(t, a.Store.View(t.Context(), func(tx pki.Tx) (err error) {
+		record, err = tx.Agent(name)
+		return err
+	}))
+	return record
 }

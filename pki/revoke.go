@@ -1,37 +1,62 @@
 package pki
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 )
 
-// Revocation says what to revoke: exactly one of Agent and Serial.
+// Revocation says what to revoke: exactly one of Agent, Serial and Key.
 type Revocation struct {
-	// Agent revokes all certificates that the agent has now and all tokens
-	// bound to its name. A new token may give the name to another machine.
+	// Agent revokes all certificates that the agent has now, all tokens bound
+	// to its name, and the right of older unbound ones to take it. A new token
+	// may give the name to another machine.
 	Agent string
 	// Serial revokes one certificate; see [SerialOf].
 	Serial string
+	// Key revokes every certificate for a public key, whoever has it, and the
+	// key itself: it gets no certificate any more. The key need not be known.
+	Key Pin
 
 	Reason string // for people; kept in the store
 }
 
-// Revoke makes certificates void and returns those that were good until now, so
-// that the caller can end their connections. When it returns nil as the error,
-// every handshake from now on refuses them, on every gateway with the same
-// store. A certificate that was revoked before keeps its date and reason. The
-// error matches fs.ErrNotExist when there is no certificate with this serial;
-// an agent without certificates is no error.
+func (r *Revocation) check() error {
+	named := 0
+	for _, is := range []bool{r.Agent != "", r.Serial != "", r.Key != Pin{}} {
+		if is {
+			named++
+		}
+	}
+	if named != 1 {
+		return errors.New("pki: revoke: name an agent, a serial number or a key, and one of them only")
+	}
+	return nil
+}
+
+// Revoke makes certificates void and returns those that were good until now.
+// When it returns nil as the error, every handshake from now on refuses them, on
+// every gateway with the same store, and a [Follower] tells each gateway to end
+// their connections. A certificate that was revoked before keeps its date and
+// reason. The error matches fs.ErrNotExist when there is no certificate with
+// this serial; an agent without certificates is no error.
 func (a *Authority) Revoke(ctx context.Context, r Revocation) ([]CertificateRecord, error) {
+	return a.revoke(ctx, r, func(Tx, time.Time) error { return nil })
+}
+
+// revoke also does something else in the same step.
+func (a *Authority) revoke(ctx context.Context, r Revocation, also func(tx Tx, now time.Time) error) ([]CertificateRecord, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	if (r.Agent == "") == (r.Serial == "") {
-		return nil, errors.New("pki: revoke: name an agent or a serial number, and not both")
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	var revoked []CertificateRecord
 	now := time.Now().UTC()
@@ -47,14 +72,14 @@ func (a *Authority) Revoke(ctx context.Context, r Revocation) ([]CertificateReco
 			}
 			good := c.live(now)
 			c.Revoked, c.Reason = now, r.Reason
-			if err := tx.PutCertificate(c); err != nil {
+			if err := errors.Join(tx.PutCertificate(c), tx.AddRevocation(c.revocation())); err != nil {
 				return err
 			}
 			if good {
 				revoked = append(revoked, c)
 			}
 		}
-		return r.burnGrants(tx)
+		return errors.Join(r.revokeAgent(tx, now), r.revokeKey(tx, now), r.burnGrants(tx), also(tx, now))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pki: revoke: %w", err)
@@ -66,27 +91,69 @@ func (a *Authority) Revoke(ctx context.Context, r Revocation) ([]CertificateReco
 }
 
 func (r *Revocation) targets(tx Tx) ([]CertificateRecord, error) {
-	if r.Agent != "" {
+	switch {
+	case r.Agent != "":
 		return tx.Certificates(r.Agent)
+	case r.Serial != "":
+		c, err := tx.Certificate(r.Serial)
+		return []CertificateRecord{c}, err
 	}
-	c, err := tx.Certificate(r.Serial)
-	return []CertificateRecord{c}, err
+	all, err := tx.Certificates("")
+	return slices.DeleteFunc(all, func(c CertificateRecord) bool { return !bytes.Equal(c.KeyHash, r.Key[:]) }), err
 }
 
-func (r *Revocation) burnGrants(tx Tx) error {
+// revocation is the entry in the log for a revoked certificate.
+func (c *CertificateRecord) revocation() RevocationRecord {
+	return RevocationRecord{
+		Serial: c.Serial, Agent: c.Agent, KeyHash: c.KeyHash,
+		Reason: c.Reason, Time: c.Revoked, Forget: c.Forget,
+	}
+}
+
+// revokeAgent keeps the tokens that could name the agent from bringing it back.
+func (r *Revocation) revokeAgent(tx Tx, now time.Time) error {
 	if r.Agent == "" {
 		return nil
 	}
-	grants, err := tx.Grants()
+	agent, err := knownAgent(tx, r.Agent)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	agent.Revoked = now
+	return tx.PutAgent(agent)
+}
+
+func (r *Revocation) revokeKey(tx Tx, now time.Time) error {
+	if r.Key == (Pin{}) {
+		return nil
+	}
+	_, err := tx.KeyRevocation(r.Key[:])
+	if errors.Is(err, fs.ErrNotExist) {
+		return tx.AddRevocation(RevocationRecord{KeyHash: r.Key[:], Reason: r.Reason, Time: now})
+	}
+	return err
+}
+
+// burnGrants makes the tokens void that could only be redeemed for what is
+// revoked.
+func (r *Revocation) burnGrants(tx Tx) error {
+	if r.Serial != "" {
+		return nil
+	}
+	grants, err := tx.Grants(r.Agent)
 	if err != nil {
 		return err
 	}
 	for _, g := range grants {
-		if g.Agent == r.Agent && g.Burned == "" {
-			g.Burned = "agent revoked: " + r.Reason
-			if err := tx.PutGrant(g); err != nil {
-				return err
-			}
+		if g.Burned != "" || r.Agent == "" && !bytes.Equal(g.OnlyKey, r.Key[:]) {
+			continue
+		}
+		g.Burned = "revoked with its agent or key: " + r.Reason
+		if err := tx.PutGrant(g); err != nil {
+			return err
 		}
 	}
 	return nil

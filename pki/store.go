@@ -3,12 +3,13 @@ package pki
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
 
-// Store keeps what an [Authority] must not forget: grants, the certificates it
-// issued, and which of them are revoked. [MemoryStore] forgets with its process,
+// Store keeps what an [Authority] must not forget: agents, grants, the
+// certificates it issued, and what is revoked. [MemoryStore] forgets with its process,
 // [FileStore] serves one gateway; several gateways share a database.
 //
 // # Contract
@@ -29,8 +30,13 @@ import (
 // variables, do not call the store, do not block, and do not keep the Tx. If the
 // function returns an error nothing is stored and the same error is returned.
 //
+// Numbers. Revocations are numbered by AddRevocation: each number is larger than
+// all that a view has ever shown. Who has seen number n will never see a smaller
+// one appear, so that he misses nothing by asking for what is above n.
+//
 // Forgetting. A store may, and in time should, drop a record whose Forget time
-// has passed. It drops nothing else.
+// has passed. It drops nothing else, and never the last revocation, whose number
+// it needs.
 //
 // All methods may be called concurrently. A store that cannot be reached returns
 // an error; the authority then refuses, for it cannot know.
@@ -45,17 +51,52 @@ type Store interface {
 
 // Tx is one look at a [Store], or one change of it. Records that it returns and
 // takes are copies. A record that is not there is an error that matches
-// fs.ErrNotExist.
+// fs.ErrNotExist. A put adds a record, or replaces the one with its key.
 type Tx interface {
+	Agent(name string) (AgentRecord, error)
+	Agents() ([]AgentRecord, error) // all, by name
+	PutAgent(a AgentRecord) error   // its key is Name
+
 	Grant(id string) (GrantRecord, error)
-	Grants() ([]GrantRecord, error) // all, by creation time
-	PutGrant(g GrantRecord) error   // adds it, or replaces the one with its ID
+	// Grants returns the grants that are bound to the agent by creation time,
+	// or all grants if agent is empty.
+	Grants(agent string) ([]GrantRecord, error)
+	PutGrant(g GrantRecord) error // its key is ID
 
 	Certificate(serial string) (CertificateRecord, error)
 	// Certificates returns the agent's certificates by creation time, or those
 	// of every agent if agent is empty.
 	Certificates(agent string) ([]CertificateRecord, error)
-	PutCertificate(c CertificateRecord) error // adds it, or replaces the one with its Serial
+	PutCertificate(c CertificateRecord) error // its key is Serial; Agent never changes
+
+	// Revocations returns those numbered above after, by number.
+	Revocations(after uint64) ([]RevocationRecord, error)
+	// KeyRevocation finds the revocation of a public key as such.
+	KeyRevocation(keyHash []byte) (RevocationRecord, error)
+	// AddRevocation keeps r under the next number, whatever r.Number is.
+	AddRevocation(r RevocationRecord) error
+}
+
+// AgentRecord is an agent that the authority knows: one that has enrolled, or is
+// expected to. See [Authority.PutAgent].
+type AgentRecord struct {
+	Name    string            `json:"name"`
+	Labels  map[string]string `json:"labels,omitempty"` // for policies
+	Created time.Time         `json:"created"`
+
+	// As the agent said when it last enrolled, at Enrolled. Zero: it never did.
+	Hostname string            `json:"hostname,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Enrolled time.Time         `json:"enrolled,omitzero"`
+
+	// Revoked is when the agent as a whole was revoked last. Tokens that are
+	// older cannot bring it back.
+	Revoked time.Time `json:"revoked,omitzero"`
+
+	// Removed is when the agent was removed; zero: it was not. Its name is free.
+	Removed time.Time `json:"removed,omitzero"`
+
+	Forget time.Time `json:"forget,omitzero"` // zero: never
 }
 
 // GrantRecord is a token as a [Store] keeps it. Of the secret there is only the
@@ -64,7 +105,10 @@ type GrantRecord struct {
 	ID           string            `json:"id"`
 	SecretHash   []byte            `json:"secret_hash"`     // SHA-256
 	Agent        string            `json:"agent,omitempty"` // the only name it may take; empty: unbound
+	Reattach     bool              `json:"reattach,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
+	OnlyKey      []byte            `json:"only_key,omitempty"` // SHA-256 of the one public key it is for
+	Networks     []netip.Prefix    `json:"networks,omitempty"` // where it may be redeemed from
 	Created      time.Time         `json:"created"`
 	Expires      time.Time         `json:"expires"`
 	WrongSecrets int               `json:"wrong_secrets,omitempty"`
@@ -74,36 +118,65 @@ type GrantRecord struct {
 	KeyHash []byte `json:"key_hash,omitempty"` // SHA-256 of the public key it went to
 	Serial  string `json:"serial,omitempty"`   // of the certificate it became
 
+	// Spent is when that certificate was first used. The token does nothing
+	// any more.
+	Spent time.Time `json:"spent,omitzero"`
+
 	Forget time.Time `json:"forget"`
 }
 
 // CertificateRecord is a certificate that was issued to an agent.
 type CertificateRecord struct {
-	Serial   string            `json:"serial"`
-	Agent    string            `json:"agent"`
-	KeyHash  []byte            `json:"key_hash"`           // SHA-256 of the public key
-	Raw      []byte            `json:"raw"`                // DER
-	Previous string            `json:"previous,omitempty"` // serial of the one it renewed; empty: enrolled
-	Grant    string            `json:"grant,omitempty"`    // ID of the token that the agent enrolled with
-	Labels   map[string]string `json:"labels,omitempty"`   // of that grant
-	Hostname string            `json:"hostname,omitempty"` // as the agent said
-	Metadata map[string]string `json:"metadata,omitempty"` // as the agent said
-	Created  time.Time         `json:"created"`
-	NotAfter time.Time         `json:"not_after"`
-	Revoked  time.Time         `json:"revoked,omitzero"`
-	Reason   string            `json:"reason,omitempty"` // of the revocation
+	Serial   string    `json:"serial"`
+	Agent    string    `json:"agent"`
+	KeyHash  []byte    `json:"key_hash"`           // SHA-256 of the public key
+	Raw      []byte    `json:"raw"`                // DER
+	Previous string    `json:"previous,omitempty"` // serial of the one it renewed; empty: enrolled
+	Grant    string    `json:"grant,omitempty"`    // ID of the token that the agent enrolled with
+	Created  time.Time `json:"created"`
+	NotAfter time.Time `json:"not_after"`
+
+	// Seen is when the certificate was first used. The one that it renewed is
+	// Retired at the same time: connections that it has go on, new ones are
+	// refused.
+	Seen    time.Time `json:"seen,omitzero"`
+	Retired time.Time `json:"retired,omitzero"`
+
+	Revoked time.Time `json:"revoked,omitzero"`
+	Reason  string    `json:"reason,omitempty"` // of the revocation
 
 	Forget time.Time `json:"forget"`
 }
 
 // live reports whether the certificate is good at now.
 func (c *CertificateRecord) live(now time.Time) bool {
-	return c.Revoked.IsZero() && now.Before(c.NotAfter)
+	return c.Revoked.IsZero() && c.Retired.IsZero() && now.Before(c.NotAfter)
+}
+
+// RevocationRecord is an entry in the log of revocations: of a certificate, when
+// Serial is set, or else of a public key.
+type RevocationRecord struct {
+	Number  uint64    `json:"number"`
+	Serial  string    `json:"serial,omitempty"`
+	Agent   string    `json:"agent,omitempty"` // whose certificate it is
+	KeyHash []byte    `json:"key_hash"`        // SHA-256 of the public key
+	Reason  string    `json:"reason,omitempty"`
+	Time    time.Time `json:"time"`
+
+	Forget time.Time `json:"forget,omitzero"` // zero: never
+}
+
+func (a AgentRecord) clone() AgentRecord {
+	a.Labels = maps.Clone(a.Labels)
+	a.Metadata = maps.Clone(a.Metadata)
+	return a
 }
 
 func (g GrantRecord) clone() GrantRecord {
 	g.SecretHash = slices.Clone(g.SecretHash)
 	g.Labels = maps.Clone(g.Labels)
+	g.OnlyKey = slices.Clone(g.OnlyKey)
+	g.Networks = slices.Clone(g.Networks)
 	g.KeyHash = slices.Clone(g.KeyHash)
 	return g
 }
@@ -111,7 +184,10 @@ func (g GrantRecord) clone() GrantRecord {
 func (c CertificateRecord) clone() CertificateRecord {
 	c.KeyHash = slices.Clone(c.KeyHash)
 	c.Raw = slices.Clone(c.Raw)
-	c.Labels = maps.Clone(c.Labels)
-	c.Metadata = maps.Clone(c.Metadata)
 	return c
+}
+
+func (r RevocationRecord) clone() RevocationRecord {
+	r.KeyHash = slices.Clone(r.KeyHash)
+	return r
 }

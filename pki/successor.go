@@ -65,8 +65,7 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 			return err
 		}
 		fresh.Previous = current.Serial
-		fresh.Grant, fresh.Labels = current.Grant, current.Labels
-		fresh.Hostname, fresh.Metadata = current.Hostname, current.Metadata
+		fresh.Grant = current.Grant
 		return tx.PutCertificate(fresh)
 	})
 	if err == nil {

@@ -20,12 +20,12 @@ import (
 // agentInfo is one element of the answer of GET /agents.
 type agentInfo struct {
 	Name     string    `json:"name"`
-	Status   string    `json:"status"`             // active, disconnected, expired or revoked
+	Status   string    `json:"status"`             // active, disconnected, expected, expired or revoked
 	Since    time.Time `json:"since,omitzero"`     // when it connected
 	Remote   string    `json:"remote,omitempty"`   // where it connected from
 	Software string    `json:"software,omitempty"` // as it says
 	Hostname string    `json:"hostname,omitempty"` // as it said when it enrolled
-	NotAfter time.Time `json:"not_after"`          // of its newest certificate
+	NotAfter time.Time `json:"not_after,omitzero"` // of its newest certificate
 }
 
 // listAgents joins who was admitted with who is connected.
@@ -33,16 +33,29 @@ func (a *admin) listAgents(ctx context.Context) ([]agentInfo, error) {
 	agents := map[string]agentInfo{}
 	err := a.store.View(ctx, func(tx pki.Tx) error {
 		clear(agents) // the store may call this again
+		known, err := tx.Agents()
+		if err != nil {
+			return err
+		}
+		for _, r := range known {
+			if r.Removed.IsZero() {
+				agents[r.Name] = agentInfo{Name: r.Name, Status: "expected", Hostname: r.Hostname}
+			}
+		}
 		certificates, err := tx.Certificates("")
 		for _, c := range certificates { // oldest first: the newest stays
-			status := "disconnected"
+			entry, ok := agents[c.Agent]
+			if !ok {
+				continue
+			}
+			entry.Status, entry.NotAfter = "disconnected", c.NotAfter
 			switch {
 			case !c.Revoked.IsZero():
-				status = "revoked"
+				entry.Status = "revoked"
 			case time.Now().After(c.NotAfter):
-				status = "expired"
+				entry.Status = "expired"
 			}
-			agents[c.Agent] = agentInfo{Name: c.Agent, Status: status, Hostname: c.Hostname, NotAfter: c.NotAfter}
+			agents[c.Agent] = entry
 		}
 		return err
 	})
@@ -95,8 +108,12 @@ func printAgents(w io.Writer, agents []agentInfo) error {
 		if !a.Since.IsZero() {
 			connected = time.Since(a.Since).Round(time.Second).String()
 		}
+		until := "-"
+		if !a.NotAfter.IsZero() {
+			until = a.NotAfter.Format(time.DateOnly)
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, a.Status, connected,
-			cmp.Or(a.Remote, "-"), a.NotAfter.Format(time.DateOnly), cmp.Or(a.Software, "-"))
+			cmp.Or(a.Remote, "-"), until, cmp.Or(a.Software, "-"))
 	}
 	return table.Flush()
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,9 +29,16 @@ func TestStore(t *testing.T, open func(t *testing.T) pki.Store) {
 		{"a put inside View fails", readOnlyView},
 		{"a put replaces the record", replace},
 		{"certificates are listed by agent and by time", listing},
+		{"grants are listed by agent and by time", grantListing},
+		{"agents are listed by name", agentListing},
+		{"revocations are numbered in order", numbers},
+		{"a number that was seen has no smaller one to come", numbersInOrder},
+		{"a revoked key is found", revokedKeys},
+		{"the last number is never forgotten", lastNumber},
 		{"records are copies", copies},
 		{"a certificate stays with its agent", agentIsFixed},
 		{"updates are serializable", serializable},
+		{"one token makes one identity", oneIdentity},
 		{"a canceled context stores nothing", canceled},
 	} {
 		t.Run(promise.name, func(t *testing.T) { promise.test(t, open(t)) })
@@ -44,6 +53,8 @@ func grant(id string) pki.GrantRecord {
 		SecretHash: []byte{1, 2, 3},
 		Agent:      "edge",
 		Labels:     map[string]string{"site": "Zürich"},
+		OnlyKey:    []byte{9, 8, 7},
+		Networks:   []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		Created:    start,
 		Expires:    start.Add(time.Hour),
 		Forget:     start.Add(100 * 365 * 24 * time.Hour),
@@ -58,12 +69,20 @@ func certificate(serial, agent string, age time.Duration) pki.CertificateRecord 
 		Raw:      []byte{7, 8, 9},
 		Previous: "00",
 		Grant:    "g",
-		Labels:   map[string]string{"site": "Zürich"},
-		Hostname: "host",
-		Metadata: map[string]string{"os": "plan9"},
 		Created:  start.Add(-age),
 		NotAfter: start.Add(time.Hour),
 		Forget:   start.Add(100 * 365 * 24 * time.Hour),
+	}
+}
+
+func agent(name string) pki.AgentRecord {
+	return pki.AgentRecord{
+		Name:     name,
+		Labels:   map[string]string{"site": "Zürich"},
+		Created:  start,
+		Hostname: "host",
+		Metadata: map[string]string{"os": "plan9"},
+		Enrolled: start.Add(time.Minute),
 	}
 }
 
@@ -78,7 +97,19 @@ func missing(t *testing.T, s pki.Store) {
 		if all, err := tx.Certificates("nobody"); err != nil || len(all) != 0 {
 			t.Errorf("Certificates: %v, %v, want none", all, err)
 		}
-		all, err := tx.Grants()
+		if _, err := tx.Agent("nobody"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Agent: %v, want fs.ErrNotExist", err)
+		}
+		if _, err := tx.KeyRevocation([]byte{1}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("KeyRevocation: %v, want fs.ErrNotExist", err)
+		}
+		if all, err := tx.Agents(); err != nil || len(all) != 0 {
+			t.Errorf("Agents: %v, %v, want none", all, err)
+		}
+		if all, err := tx.Revocations(0); err != nil || len(all) != 0 {
+			t.Errorf("Revocations: %v, %v, want none", all, err)
+		}
+		all, err := tx.Grants("")
 		if len(all) != 0 {
 			t.Errorf("Grants: %v, want none", all)
 		}
@@ -89,11 +120,19 @@ func missing(t *testing.T, s pki.Store) {
 func roundTrip(t *testing.T, s pki.Store) {
 	g, c := grant("g"), certificate("01", "edge", 0)
 	g.Burned, g.WrongSecrets, g.KeyHash, g.Serial = "why", 3, []byte{1}, "01"
+	g.Reattach, g.Spent = true, start.Add(time.Second)
 	c.Revoked, c.Reason = start, "stolen"
+	c.Seen, c.Retired = start.Add(time.Second), start.Add(time.Minute)
+	a := agent("edge")
+	a.Revoked, a.Removed, a.Forget = start, start.Add(time.Second), start.Add(100*365*24*time.Hour)
 	update(t, s, func(tx pki.Tx) error {
-		return errors.Join(tx.PutGrant(g), tx.PutCertificate(c), tx.PutGrant(pki.GrantRecord{ID: "bare"}))
+		return errors.Join(tx.PutGrant(g), tx.PutCertificate(c), tx.PutAgent(a),
+			tx.PutGrant(pki.GrantRecord{ID: "bare"}), tx.PutAgent(pki.AgentRecord{Name: "bare"}))
 	})
 	view(t, s, func(tx pki.Tx) error {
+		if got, err := tx.Agent("edge"); err != nil || !reflect.DeepEqual(got, a) {
+			t.Errorf("Agent: %+v, %v\nwant %+v", got, err, a)
+		}
 		if got, err := tx.Grant("g"); err != nil || !reflect.DeepEqual(got, g) {
 			t.Errorf("Grant: %+v, %v\nwant %+v", got, err, g)
 		}
@@ -108,7 +147,8 @@ func roundTrip(t *testing.T, s pki.Store) {
 func rollback(t *testing.T, s pki.Store) {
 	stop := errors.New("stop")
 	err := s.Update(t.Context(), func(tx pki.Tx) error {
-		if err := errors.Join(tx.PutGrant(grant("g")), tx.PutCertificate(certificate("01", "edge", 0))); err != nil {
+		if err := errors.Join(tx.PutGrant(grant("g")), tx.PutCertificate(certificate("01", "edge", 0)),
+			tx.PutAgent(agent("edge")), tx.AddRevocation(pki.RevocationRecord{KeyHash: []byte{1}})); err != nil {
 			return err
 		}
 		return stop
@@ -124,14 +164,24 @@ func readYourWrites(t *testing.T, s pki.Store) {
 	update(t, s, func(tx pki.Tx) error {
 		changed := certificate("01", "edge", 0)
 		changed.Reason = "changed"
-		err := errors.Join(tx.PutGrant(grant("g")), tx.PutCertificate(changed), tx.PutCertificate(certificate("02", "edge", time.Hour)))
+		err := errors.Join(tx.PutGrant(grant("g")), tx.PutCertificate(changed), tx.PutCertificate(certificate("02", "edge", time.Hour)),
+			tx.PutAgent(agent("edge")), tx.AddRevocation(pki.RevocationRecord{KeyHash: []byte{1}}))
 		if err != nil {
 			return err
+		}
+		if all, err := tx.Agents(); err != nil || len(all) != 1 {
+			t.Errorf("Agents: %v, %v, want one", all, err)
+		}
+		if all, err := tx.Revocations(0); err != nil || len(all) != 1 {
+			t.Errorf("Revocations: %v, %v, want one", all, err)
+		}
+		if _, err := tx.KeyRevocation([]byte{1}); err != nil {
+			t.Errorf("KeyRevocation: %v", err)
 		}
 		if _, err := tx.Grant("g"); err != nil {
 			t.Errorf("Grant: %v", err)
 		}
-		if all, err := tx.Grants(); err != nil || len(all) != 1 {
+		if all, err := tx.Grants(""); err != nil || len(all) != 1 {
 			t.Errorf("Grants: %v, %v, want one", all, err)
 		}
 		all, err := tx.Certificates("edge")
@@ -144,7 +194,8 @@ func readYourWrites(t *testing.T, s pki.Store) {
 
 func readOnlyView(t *testing.T, s pki.Store) {
 	view(t, s, func(tx pki.Tx) error {
-		if tx.PutGrant(grant("g")) == nil || tx.PutCertificate(certificate("01", "edge", 0)) == nil {
+		if tx.PutGrant(grant("g")) == nil || tx.PutCertificate(certificate("01", "edge", 0)) == nil ||
+			tx.PutAgent(agent("edge")) == nil || tx.AddRevocation(pki.RevocationRecord{KeyHash: []byte{1}}) == nil {
 			t.Error("put inside View: no error")
 		}
 		return nil
@@ -158,37 +209,11 @@ func replace(t *testing.T, s pki.Store) {
 	changed.Agent, changed.Labels, changed.Serial = "", nil, "01"
 	update(t, s, func(tx pki.Tx) error { return tx.PutGrant(changed) })
 	view(t, s, func(tx pki.Tx) error {
-		all, err := tx.Grants()
+		all, err := tx.Grants("")
 		if err == nil && !reflect.DeepEqual(all, []pki.GrantRecord{changed}) {
 			t.Errorf("Grants: %+v\nwant %+v", all, changed)
 		}
 		return err
-	})
-}
-
-func listing(t *testing.T, s pki.Store) {
-	update(t, s, func(tx pki.Tx) error {
-		return errors.Join(
-			tx.PutCertificate(certificate("01", "edge", 1*time.Hour)),
-			tx.PutCertificate(certificate("02", "edge", 3*time.Hour)),
-			tx.PutCertificate(certificate("03", "core", 2*time.Hour)),
-		)
-	})
-	view(t, s, func(tx pki.Tx) error {
-		for agent, want := range map[string][]string{"edge": {"02", "01"}, "core": {"03"}, "": {"02", "03", "01"}} {
-			all, err := tx.Certificates(agent)
-			if err != nil {
-				return err
-			}
-			var got []string
-			for _, c := range all {
-				got = append(got, c.Serial)
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("Certificates(%q): %v, want %v", agent, got, want)
-			}
-		}
-		return nil
 	})
 }
 
@@ -262,6 +287,41 @@ func serializable(t *testing.T, s pki.Store) {
 		g, err := tx.Grant("g")
 		if g.WrongSecrets != workers*rounds {
 			t.Errorf("counted %d, want %d", g.WrongSecrets, workers*rounds)
+		}
+		return err
+	})
+}
+
+// oneIdentity lets many agents redeem one token at the same time.
+func oneIdentity(t *testing.T, s pki.Store) {
+	const rivals = 200
+	signer, cert, err := pki.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &pki.Authority{Signer: signer, Certificate: cert, Store: s}
+	token, err := a.Grant(t.Context(), pki.Grant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var admitted atomic.Int32
+	var wg sync.WaitGroup
+	for range rivals {
+		wg.Go(func() {
+			_, err := pki.Enroll(t.Context(), new(pki.MemoryStorage), a, pki.Registration{Token: token})
+			switch {
+			case err == nil:
+				admitted.Add(1)
+			case !errors.Is(err, &pki.RegistrationError{}):
+				t.Errorf("Enroll: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	view(t, s, func(tx pki.Tx) error {
+		all, err := tx.Certificates("")
+		if err == nil && (admitted.Load() != 1 || len(all) != 1) {
+			t.Errorf("%d agents were admitted and %d certificates issued, want one", admitted.Load(), len(all))
 		}
 		return err
 	})
