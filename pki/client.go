@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -39,6 +40,11 @@ type Client struct {
 	// HTTP or SOCKS5; the tunnel through them is TLS. nil means no proxy.
 	// http.ProxyFromEnvironment is a good value.
 	Proxy func(*http.Request) (*url.URL, error)
+
+	// DialContext makes the connections, to the gateway or to the proxy: through
+	// the tunnel itself, if it opens a stream. TLS is spoken over whatever it
+	// returns. nil means a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Timeout bounds one call as a whole; 0 means 30 seconds.
 	Timeout time.Duration
@@ -133,21 +139,25 @@ func (c *Client) post(ctx context.Context, target *url.URL, config *tls.Config, 
 
 	transport := &http.Transport{
 		TLSClientConfig:        config,
+		DialContext:            c.DialContext,
 		Proxy:                  c.proxy,
 		DisableKeepAlives:      true,
 		MaxResponseHeaderBytes: maxReplyHeaders,
 	}
 	defer transport.CloseIdleConnections()
 	// RoundTrip, not http.Client: redirects and cookies do not exist here.
+	asked := time.Now()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("pki: %s: %w", target.Redacted(), err)
+		return nil, fmt.Errorf("pki: %s: %w", target.Redacted(), explainClock(err))
 	}
 	defer resp.Body.Close()
+	got := time.Now()
 	credential, err := readReply(resp, target.Path)
 	if err != nil {
 		return nil, err
 	}
+	credential.ClockSkew = clockSkew(resp.Header.Get("Date"), asked, got)
 	return credential, nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,10 +25,14 @@ const (
 // called concurrently.
 type Identity struct {
 	// Logger hears of renewals and of what keeps them from succeeding. nil is
-	// silent. Set it before Run.
+	// silent. An [Enroller] sets it to its own; set it before Run.
 	Logger *slog.Logger
 
+	// RenewalGrace is as in [Enroller], which sets it; set it before Run.
+	RenewalGrace time.Duration
+
 	storage Storage
+	clock   func() time.Time // what the machine believes the time to be
 	running atomic.Bool
 
 	mu      sync.RWMutex
@@ -45,6 +48,9 @@ type holding struct {
 	token       string // ID of the token that it was enrolled with
 	certificate *tls.Certificate
 	roots       *x509.CertPool
+	skew        time.Duration // as Credential.ClockSkew
+	taken       time.Time     // when it came into memory, by the clock of this machine
+	since       time.Time     // the same moment; its monotonic reading counts
 }
 
 // Status is a look at an [Identity].
@@ -55,53 +61,10 @@ type Status struct {
 	RenewAt  time.Time // when Run means to renew next; zero while it does not run
 	// Failure is why the last attempt to renew failed; nil after a success.
 	Failure error
-}
-
-// Enroll returns the identity that storage holds, or gets one: it makes a key,
-// stores it, registers it, stores the certificate. When it returns an error, or
-// the machine crashes at any point, calling it again with the same token goes on
-// where it stopped; no token is lost.
-//
-// A token other than the one that the stored identity came from enrols anew, as
-// after a revocation, and replaces the identity when that succeeds. An identity
-// that has expired does the same. The CSR of r is made by Enroll.
-func Enroll(ctx context.Context, storage Storage, registrar Registrar, r Registration) (*Identity, error) {
-	stored, err := load(ctx, storage)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("pki: enrol: %w", err)
-	}
-	if stored != nil && !expired(stored) && (r.Token.IsZero() || r.Token.ID() == stored.token) {
-		if r.Agent != "" && r.Agent != stored.credential.Agent {
-			return nil, fmt.Errorf("pki: enrol: storage holds the identity of agent %q, not of %q; "+
-				"give each agent a storage of its own, or enrol with a new token", stored.credential.Agent, r.Agent)
-		}
-		return newIdentity(storage, stored), nil
-	}
-	if r.Token.IsZero() {
-		return nil, errors.New("pki: enrol: storage holds no valid identity, and there is no token to get one")
-	}
-	key, err := pendingKey(ctx, storage, stored)
-	if err != nil {
-		return nil, fmt.Errorf("pki: enrol: %w", err)
-	}
-	if r.CSR, err = newCSR(key); err != nil {
-		return nil, fmt.Errorf("pki: enrol: %w", err)
-	}
-	credential, err := registrar.Register(ctx, r)
-	if err != nil {
-		return nil, err // a registrar's errors speak for themselves
-	}
-	fresh, err := newHolding(key, credential, r.Token.ID())
-	if err == nil && r.Agent != "" && r.Agent != credential.Agent {
-		err = fmt.Errorf("asked for agent %q, got %q", r.Agent, credential.Agent)
-	}
-	if err == nil {
-		err = fresh.save(ctx, storage)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pki: enrol: %w", err)
-	}
-	return newIdentity(storage, fresh), nil
+	// ClockSkew is how far the registrar's clock was ahead of this machine's when
+	// it issued the certificate; negative when it was behind. It is exact to a
+	// second or two, and 0 when it is not known, as after a restart.
+	ClockSkew time.Duration
 }
 
 // Load returns the identity that storage holds, whether it has expired or not.
@@ -115,7 +78,7 @@ func Load(ctx context.Context, storage Storage) (*Identity, error) {
 }
 
 func newIdentity(storage Storage, h *holding) *Identity {
-	return &Identity{storage: storage, current: h}
+	return &Identity{storage: storage, current: h, clock: time.Now}
 }
 
 // Agent is the name in the certificate.
@@ -126,7 +89,10 @@ func (i *Identity) Status() Status {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
 	c := i.current.credential
-	return Status{Agent: c.Agent, Serial: c.Serial, NotAfter: c.NotAfter, RenewAt: i.renewAt, Failure: i.failure}
+	return Status{
+		Agent: c.Agent, Serial: c.Serial, NotAfter: c.NotAfter,
+		RenewAt: i.renewAt, Failure: i.failure, ClockSkew: i.current.skew,
+	}
 }
 
 // Certificate is the newest certificate with its key. The caller does not change
@@ -179,12 +145,12 @@ func load(ctx context.Context, storage Storage) (*holding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key of the stored identity: %w", err)
 	}
-	return newHolding(key, file.Credential, file.Token)
+	return newHolding(key, file.Credential, file.Token, time.Now())
 }
 
 // newHolding checks what a registrar or a file says: the certificate is for the
 // key, and what stands beside it in the credential agrees with it.
-func newHolding(key crypto.Signer, c *Credential, token string) (*holding, error) {
+func newHolding(key crypto.Signer, c *Credential, token string, now time.Time) (*holding, error) {
 	if c == nil {
 		return nil, errors.New("registrar returned no credential")
 	}
@@ -212,13 +178,17 @@ func newHolding(key crypto.Signer, c *Credential, token string) (*holding, error
 		token:       token,
 		roots:       roots,
 		certificate: &tls.Certificate{Certificate: c.Certificates, PrivateKey: key, Leaf: leaf},
+		skew:        skewOf(c, now),
+		taken:       now,
+		since:       time.Now(),
 	}, nil
 }
 
 // save makes h the stored identity.
 func (h *holding) save(ctx context.Context, storage Storage) error {
-	if expired(h) {
-		return fmt.Errorf("certificate ended at %s; is the clock of this machine right?", h.credential.NotAfter.Format(time.RFC3339))
+	if h.ended(h.taken, 0) {
+		return fmt.Errorf("new certificate ended at %s already; the clock of this machine shows %s: set it by NTP",
+			h.credential.NotAfter.Format(time.RFC3339), h.taken.UTC().Format(time.RFC3339))
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(h.key)
 	if err != nil {
@@ -241,28 +211,12 @@ func (h *holding) lifetime() time.Duration {
 	return h.credential.NotAfter.Sub(h.credential.NotBefore)
 }
 
-func expired(h *holding) bool { return !time.Now().Before(h.credential.NotAfter) }
-
-// pendingKey returns the key of an attempt that was not finished, or a new one.
-// Either is on disk before the registrar sees it, so that a certificate whose
-// arrival a crash prevents can be asked for again.
-func pendingKey(ctx context.Context, storage Storage, current *holding) (crypto.Signer, error) {
-	der, err := storage.Load(ctx, pendingBlob)
-	if err == nil {
-		// A key that cannot be read is no loss: no certificate was seen for it.
-		key, err := parseKey(der)
-		if err == nil && (current == nil || !sameKey(key.Public(), current.key.Public())) {
-			return key, nil
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	key, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	if der, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
-		return nil, err
-	}
-	return key, storage.Save(ctx, pendingBlob, der)
+// end is when the certificate ends, and the grace after it, by the clock of this
+// machine.
+func (h *holding) end(grace time.Duration) time.Time {
+	return h.credential.NotAfter.Add(grace - h.skew)
 }
+
+// ended reports whether the certificate ended, and the grace after it, by the
+// clock that shows now.
+func (h *holding) ended(now time.Time, grace time.Duration) bool { return !now.Before(h.end(grace)) }

@@ -79,6 +79,10 @@ type Credential struct {
 	// gateway that holds a public certificate.
 	Roots       [][]byte `json:"roots"`
 	SystemRoots bool     `json:"system_roots,omitempty"`
+
+	// ClockSkew is how far the registrar's clock was ahead of the caller's when
+	// it answered. [Client] sets it; 0 when both agree or nothing is known.
+	ClockSkew time.Duration `json:"-"`
 }
 
 // Leaf parses the agent's own certificate.

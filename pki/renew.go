@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 )
@@ -14,9 +13,10 @@ const (
 	minRetry = time.Minute
 	maxRetry = time.Hour
 
-	// maxWait is the longest timer. Timers stand still while a machine sleeps
-	// and do not follow its clock, so the date is looked at again this often.
-	maxWait = time.Hour
+	// How often Run looks at the clock: twenty times in the life of a
+	// certificate, within these bounds.
+	minPoll = 100 * time.Millisecond
+	maxPoll = time.Hour
 
 	renewTimeout = time.Minute
 )
@@ -32,9 +32,12 @@ var ErrExpired = errors.New("pki: certificate expired")
 // refused, is tried again after one minute, then at growing intervals up to an
 // hour; [Identity.Status] and the Logger tell.
 //
+// A clock that is wrong, or is set while Run runs, makes a renewal early rather
+// than late.
+//
 // Run returns the cause of ctx, or an error that matches [ErrExpired] when the
-// certificate has ended. The identity runs once at a time; a second Run returns
-// an error.
+// certificate, and the RenewalGrace after it, has ended. The identity runs once
+// at a time; a second Run returns an error.
 func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 	if !i.running.CompareAndSwap(false, true) {
 		return errors.New("pki: identity is running already")
@@ -46,11 +49,11 @@ func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 	at := renewalTime(i.now())
 	for {
 		i.schedule(at)
-		if err := waitUntil(ctx, earlier(at, i.now().credential.NotAfter)); err != nil {
+		h := i.now()
+		if err := i.wait(ctx, at, h); err != nil {
 			return err
 		}
-		h := i.now()
-		if expired(h) {
+		if i.over(h) {
 			return fmt.Errorf("%w at %s: enrol agent %q with a new token", ErrExpired,
 				h.credential.NotAfter.Format(time.RFC3339), h.credential.Agent)
 		}
@@ -61,7 +64,7 @@ func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 			// A certificate that is due at once, since its registrar is about to
 			// end or the clock is wrong, must not become a loop.
 			fresh := i.now()
-			at = later(renewalTime(fresh), time.Now().Add(fresh.lifetime()/10))
+			at = later(renewalTime(fresh), i.clock().Add(fresh.lifetime()/10))
 			continue
 		}
 		wait := jitter(retry)
@@ -69,10 +72,28 @@ func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 			wait = max(wait, busy.RetryAfter)
 		}
 		// Close to the end there is no time for long waits.
-		left := time.Until(h.credential.NotAfter)
-		at = time.Now().Add(max(time.Second, min(wait, left/5)))
+		if left := h.end(0).Sub(i.clock()); left > 0 {
+			wait = min(wait, left/5)
+		}
+		at = i.clock().Add(max(time.Second, wait))
 		retry = min(2*retry, maxRetry)
 	}
+}
+
+// wait waits until the time has come to renew h, or to give it up.
+func (i *Identity) wait(ctx context.Context, at time.Time, h *holding) error {
+	if end := h.end(i.RenewalGrace); end.After(i.clock()) {
+		at = earlier(at, end)
+	}
+	poll := max(minPoll, min(maxPoll, h.lifetime()/20))
+	return waitUntil(ctx, i.clock, at, poll)
+}
+
+// over reports whether h cannot be renewed any more. The clock alone does not
+// decide: when it was set forward, less time has passed than it shows.
+func (i *Identity) over(h *holding) bool {
+	passed := h.taken.Add(time.Since(h.since))
+	return h.ended(i.clock(), i.RenewalGrace) && h.ended(passed, i.RenewalGrace)
 }
 
 func (i *Identity) renew(ctx context.Context, registrar Registrar, h *holding) error {
@@ -90,7 +111,7 @@ func (i *Identity) renew(ctx context.Context, registrar Registrar, h *holding) e
 	if err != nil {
 		return err
 	}
-	fresh, err := newHolding(key, credential, h.token)
+	fresh, err := newHolding(key, credential, h.token, i.clock())
 	if err == nil && credential.Agent != h.credential.Agent {
 		err = fmt.Errorf("renewal for agent %q returned a certificate for %q", h.credential.Agent, credential.Agent)
 	}
@@ -118,19 +139,25 @@ func (i *Identity) note(ctx context.Context, err error) {
 	i.failure = err
 	c := i.current.credential
 	i.mu.Unlock()
-	log := i.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := orDiscard(i.Logger)
 	if err != nil {
 		log.WarnContext(ctx, "pki: certificate not renewed", "agent", c.Agent, "not_after", c.NotAfter, "err", err)
 		return
 	}
 	log.InfoContext(ctx, "pki: certificate renewed", "agent", c.Agent, "serial", c.Serial, "not_after", c.NotAfter)
+	i.warnOfSkew(ctx)
 }
 
-// renewalTime is when h is due: as its registrar asks, if that leaves it a
-// quarter of its life, else by the rule of renewBefore; with jitter.
+func (i *Identity) warnOfSkew(ctx context.Context) {
+	if skew := i.now().skew; skew.Abs() > maxSkew {
+		orDiscard(i.Logger).WarnContext(ctx, "pki: the clocks of this machine and of the gateway differ; set both by NTP",
+			"gateway_ahead_by", skew, "local_time", i.clock())
+	}
+}
+
+// renewalTime is when h is due, by the clock of this machine: as its registrar
+// asks, if that leaves it a quarter of its life, else by the rule of
+// renewBefore; with jitter.
 func renewalTime(h *holding) time.Time {
 	c := h.credential
 	before := renewBefore(h.certificate.Leaf)
@@ -138,32 +165,12 @@ func renewalTime(h *holding) time.Time {
 	if c.RenewAfter.After(quarter) && c.RenewAfter.Before(c.NotAfter) {
 		before = c.NotAfter.Sub(c.RenewAfter)
 	}
-	return c.NotAfter.Add(-jitter(before))
+	return h.end(0).Add(-jitter(before))
 }
 
 // jitter is d give or take ten percent.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
-}
-
-// waitUntil waits for the wall clock to show t.
-func waitUntil(ctx context.Context, t time.Time) error {
-	t = t.Round(0) // without the monotonic reading, which stops while the machine sleeps
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		left := time.Until(t)
-		if left <= 0 {
-			return nil
-		}
-		timer := time.NewTimer(min(left, maxWait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
 }
 
 func earlier(a, b time.Time) time.Time {

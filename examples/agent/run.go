@@ -31,7 +31,6 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	id.Logger = log
 	log.Info("enrolled", "agent", id.Agent(), "until", id.Status().NotAfter)
 
 	agent := &tunnel.Agent{

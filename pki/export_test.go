@@ -1,0 +1,6 @@
+package pki
+
+import "time"
+
+// SetClock replaces the wall clock that the enroller and its identities go by.
+func (e *Enroller) SetClock(clock func() time.Time) { e.clock = clock }
