@@ -19,7 +19,7 @@ allowed_endpoint:
   - my-postgres.internal:5432
 `))
 	fmt.Println(err)
-	// Output: policy: line 3: unknown key "allowed_endpoint"; the keys are enable_access_restrictions, allowed_endpoints, denied_endpoints
+	// Output: policy: line 3: unknown key "allowed_endpoint"; the keys are enable_access_restrictions, allowed_endpoints, denied_endpoints, audit_only, kubernetes
 }
 
 func ExampleRules() {

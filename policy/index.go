@@ -1,13 +1,15 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
 // index finds a rule that matches a request without looking at each rule. Rules
-// with the same key differ in their service, so the lists are short.
+// with the same key differ in their service, range of ports, subjects or labels, so
+// the lists are short.
 type index struct {
 	names    map[hostPort][]*rule
 	suffixes map[hostPort][]*rule
@@ -15,11 +17,12 @@ type index struct {
 	prefixes map[prefixPort][]*rule
 	bits4    []int // lengths of the prefixes, longest first
 	bits6    []int
-	byAddr   map[servicePort]*rule // some rule of prefixes with this service and port
-	paths    map[servicePath]*rule
-	services map[string]*rule // rules without endpoint
+	byAddr   map[servicePort][]*rule // of prefixes, one for each service, ports, subjects and labels
+	paths    map[servicePath][]*rule
+	services map[string][]*rule // rules without endpoint
 }
 
+// The port of a key is 0 for rules that are for any port or a range.
 type (
 	hostPort struct {
 		host string
@@ -42,12 +45,26 @@ func newIndex(rules []*rule) index {
 		suffixes: map[hostPort][]*rule{},
 		ports:    map[uint16][]*rule{},
 		prefixes: map[prefixPort][]*rule{},
-		byAddr:   map[servicePort]*rule{},
-		paths:    map[servicePath]*rule{},
-		services: map[string]*rule{},
+		byAddr:   map[servicePort][]*rule{},
+		paths:    map[servicePath][]*rule{},
+		services: map[string][]*rule{},
 	}
-	for _, r := range rules {
+	// The narrowest range is found first, and so is the rule that a reader would name.
+	narrowFirst := slices.Clone(rules)
+	slices.SortStableFunc(narrowFirst, func(a, b *rule) int { return cmp.Compare(a.pattern.ports(), b.pattern.ports()) })
+	type conditions struct {
+		servicePort
+		port, last uint16
+		condition  string
+	}
+	seen := map[conditions]bool{}
+	for _, r := range narrowFirst {
 		x.add(r)
+		k := servicePort{r.service, r.portKey()}
+		if c := (conditions{k, r.port, r.last, r.condition}); r.kind == prefixAddr && !seen[c] {
+			seen[c] = true
+			x.byAddr[k] = append(x.byAddr[k], r)
+		}
 	}
 	x.bits4 = longestFirst(x.bits4)
 	x.bits6 = longestFirst(x.bits6)
@@ -57,21 +74,21 @@ func newIndex(rules []*rule) index {
 func (x *index) add(r *rule) {
 	switch r.kind {
 	case everything:
-		x.services[r.service] = r
+		x.services[r.service] = append(x.services[r.service], r)
 	case exactName:
-		k := hostPort{r.host, r.port}
+		k := hostPort{r.host, r.portKey()}
 		x.names[k] = append(x.names[k], r)
 	case suffixName:
-		k := hostPort{r.host, r.port}
+		k := hostPort{r.host, r.portKey()}
 		x.suffixes[k] = append(x.suffixes[k], r)
 	case anyHost:
-		x.ports[r.port] = append(x.ports[r.port], r)
+		x.ports[r.portKey()] = append(x.ports[r.portKey()], r)
 	case exactPath:
-		x.paths[servicePath{r.service, r.path}] = r
+		k := servicePath{r.service, r.path}
+		x.paths[k] = append(x.paths[k], r)
 	case prefixAddr:
-		k := prefixPort{r.prefix, r.port}
+		k := prefixPort{r.prefix, r.portKey()}
 		x.prefixes[k] = append(x.prefixes[k], r)
-		x.byAddr[servicePort{r.service, r.port}] = r
 		if r.prefix.Addr().Is4() {
 			x.bits4 = append(x.bits4, r.prefix.Bits())
 		} else {
@@ -88,31 +105,33 @@ func longestFirst(bits []int) []int {
 }
 
 // matchService finds a rule for the whole service or for its path.
-func (x *index) matchService(t Target) *rule {
-	if r := x.services[t.Service]; r != nil {
+func (x *index) matchService(req *Request) *rule {
+	if r := covering(x.services[req.Target.Service], req); r != nil {
 		return r
 	}
-	if hasHostPort(t.Service) {
+	if hasHost(req.Target.Service) || len(x.paths) == 0 {
 		return nil
 	}
-	return x.paths[servicePath{t.Service, t.Path}]
+	return covering(x.paths[servicePath{req.Target.Service, req.Target.Path}], req)
 }
 
 // matchName finds a rule for the name that was asked for.
-func (x *index) matchName(t Target) *rule {
+func (x *index) matchName(req *Request) *rule {
 	if len(x.names) == 0 {
 		return nil
 	}
-	if r := covering(x.names[hostPort{t.Host, t.Port}], t.Service); r != nil {
+	t := &req.Target
+	if r := covering(x.names[hostPort{t.Host, t.Port}], req); r != nil {
 		return r
 	}
-	return covering(x.names[hostPort{t.Host, 0}], t.Service)
+	return covering(x.names[hostPort{t.Host, 0}], req)
 }
 
 // matchStar finds a rule in which a star stands for the host or its first labels.
 // Unless it may cover A-labels, a star covers none: two of them can look alike, so
 // each one must be named.
-func (x *index) matchStar(t Target, coverALabels bool) *rule {
+func (x *index) matchStar(req *Request, coverALabels bool) *rule {
+	t := &req.Target
 	if len(x.suffixes) > 0 && !isLiteral(t.Host) {
 		rest := t.Host
 		for {
@@ -121,10 +140,10 @@ func (x *index) matchStar(t Target, coverALabels bool) *rule {
 				break
 			}
 			rest = after
-			if r := covering(x.suffixes[hostPort{rest, t.Port}], t.Service); r != nil {
+			if r := covering(x.suffixes[hostPort{rest, t.Port}], req); r != nil {
 				return r
 			}
-			if r := covering(x.suffixes[hostPort{rest, 0}], t.Service); r != nil {
+			if r := covering(x.suffixes[hostPort{rest, 0}], req); r != nil {
 				return r
 			}
 		}
@@ -132,7 +151,10 @@ func (x *index) matchStar(t Target, coverALabels bool) *rule {
 	if len(x.ports) == 0 || !coverALabels && hasALabel(t.Host) {
 		return nil
 	}
-	return covering(x.ports[t.Port], t.Service)
+	if r := covering(x.ports[t.Port], req); r != nil {
+		return r
+	}
+	return covering(x.ports[0], req)
 }
 
 func hasALabel(name string) bool {
@@ -140,7 +162,7 @@ func hasALabel(name string) bool {
 }
 
 // matchAddr finds a rule for an address, the longest prefix first.
-func (x *index) matchAddr(t Target, addr netip.Addr) *rule {
+func (x *index) matchAddr(req *Request, addr netip.Addr) *rule {
 	lengths := x.bits4
 	if addr.Is6() {
 		lengths = x.bits6
@@ -150,10 +172,10 @@ func (x *index) matchAddr(t Target, addr netip.Addr) *rule {
 		if err != nil {
 			return nil
 		}
-		if r := covering(x.prefixes[prefixPort{prefix, t.Port}], t.Service); r != nil {
+		if r := covering(x.prefixes[prefixPort{prefix, req.Target.Port}], req); r != nil {
 			return r
 		}
-		if r := covering(x.prefixes[prefixPort{prefix, 0}], t.Service); r != nil {
+		if r := covering(x.prefixes[prefixPort{prefix, 0}], req); r != nil {
 			return r
 		}
 	}
@@ -161,11 +183,11 @@ func (x *index) matchAddr(t Target, addr netip.Addr) *rule {
 }
 
 // matchSpecial finds the rule that opens one address of the deny floor.
-func (x *index) matchSpecial(t Target, addr netip.Addr) *rule {
+func (x *index) matchSpecial(req *Request, addr netip.Addr) *rule {
 	prefix := netip.PrefixFrom(addr, addr.BitLen())
-	for _, port := range [...]uint16{t.Port, 0} {
+	for _, port := range [...]uint16{req.Target.Port, 0} {
 		for _, r := range x.prefixes[prefixPort{prefix, port}] {
-			if r.special && r.covers(t.Service) {
+			if r.special && r.covers(req) {
 				return r
 			}
 		}
@@ -175,13 +197,13 @@ func (x *index) matchSpecial(t Target, addr netip.Addr) *rule {
 
 // mayMatchAddr finds a rule that matches some address of the target's service and
 // port.
-func (x *index) mayMatchAddr(t Target) *rule {
+func (x *index) mayMatchAddr(req *Request) *rule {
 	if len(x.byAddr) == 0 {
 		return nil
 	}
-	for _, service := range [...]string{"", t.Service} {
-		for _, port := range [...]uint16{t.Port, 0} {
-			if r := x.byAddr[servicePort{service, port}]; r != nil {
+	for _, service := range [...]string{"", req.Target.Service} {
+		for _, port := range [...]uint16{req.Target.Port, 0} {
+			if r := covering(x.byAddr[servicePort{service, port}], req); r != nil {
 				return r
 			}
 		}
@@ -189,9 +211,9 @@ func (x *index) mayMatchAddr(t Target) *rule {
 	return nil
 }
 
-func covering(rules []*rule, service string) *rule {
+func covering(rules []*rule, req *Request) *rule {
 	for _, r := range rules {
-		if r.covers(service) {
+		if r.covers(req) {
 			return r
 		}
 	}

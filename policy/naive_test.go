@@ -184,6 +184,7 @@ type naiveRule struct {
 	prefix  string // CIDR, or
 	star    bool   // any host
 	port    int    // 0 is any
+	last    int    // of a range from port; 0 otherwise
 	service string
 	special bool
 }
@@ -207,6 +208,9 @@ func (r naiveRule) text() string {
 	if r.port != 0 {
 		endpoint += ":" + strconv.Itoa(r.port)
 	}
+	if r.last != 0 {
+		endpoint += "-" + strconv.Itoa(r.last)
+	}
 	if r.service == "" && !r.special {
 		return `"` + endpoint + `"`
 	}
@@ -221,7 +225,7 @@ func (r naiveRule) text() string {
 }
 
 func (r naiveRule) speaksOf(service string, port int) bool {
-	return (r.service == "" || r.service == service) && (r.port == 0 || r.port == port)
+	return (r.service == "" || r.service == service) && (r.port == 0 || r.port == port || r.port < port && port <= r.last)
 }
 
 // matches looks at the name, "" for a literal, and at one address of it.
@@ -317,6 +321,9 @@ func randomPolicy(random *rand.Rand) naivePolicy {
 				r.prefix = pick(random, naivePrefixes...)
 				single := strings.HasSuffix(r.prefix, "/32") && !strings.Contains(r.prefix, ":") || strings.HasSuffix(r.prefix, "/128")
 				r.special = allow && single && random.IntN(2) == 0
+			}
+			if r.port != 0 && random.IntN(4) == 0 {
+				r.last = r.port + 1 + random.IntN(400)
 			}
 			list = append(list, r)
 		}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,10 +19,8 @@ const (
 	keyRestrict = "enable_access_restrictions"
 	keyAllowed  = "allowed_endpoints"
 	keyDenied   = "denied_endpoints"
-
-	keyEndpoint = "endpoint"
-	keyService  = "service"
-	keySpecial  = "allow_special"
+	keyAudit    = "audit_only"
+	keyKube     = "kubernetes"
 )
 
 // SyntaxError says where and why a policy document is wrong.
@@ -41,33 +40,33 @@ func syntaxError(n *yaml.Node, format string, args ...any) error {
 	return &SyntaxError{Line: n.Line, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Parse reads one policy document in YAML or JSON (without JSON's escape \/, which is
-// not YAML). The package comment says what its keys mean. A document that is empty, larger than [MaxDocument], has unknown or
+// Parse reads one policy document in YAML or JSON. The package comment says what its
+// keys mean. A document that is empty, larger than [MaxDocument], has unknown or
 // repeated keys, anchors, or an endpoint that is not understood is refused with a
-// *[SyntaxError] and changes nothing. Other errors are those of r.
+// *[SyntaxError]. Other errors are those of r.
 func Parse(r io.Reader) (*Rules, error) {
-	text, err := io.ReadAll(io.LimitReader(r, MaxDocument+1))
-	if err != nil {
-		return nil, fmt.Errorf("policy: read: %w", err)
-	}
-	if len(text) > MaxDocument {
-		return nil, &SyntaxError{Reason: fmt.Sprintf("the document is larger than %d bytes", MaxDocument)}
-	}
-	root, err := parseDocument(text)
+	root, err := parseDocument(r, "the document is empty; write "+keyRestrict+": true or false")
 	if err != nil {
 		return nil, err
 	}
-	fields, err := readMapping(root, keyRestrict, keyAllowed, keyDenied)
+	return readDocument(root)
+}
+
+func readDocument(root *yaml.Node) (*Rules, error) {
+	fields, err := readMapping(root, keyRestrict, keyAllowed, keyDenied, keyAudit, keyKube)
 	if err != nil {
 		return nil, err
 	}
-	open := true
-	if n, ok := fields[keyRestrict]; ok {
-		restrict, err := readBool(n, keyRestrict)
-		if err != nil {
-			return nil, err
-		}
-		open = !restrict
+	restrict, err := optionalBool(fields[keyRestrict], keyRestrict)
+	if err != nil {
+		return nil, err
+	}
+	audit, err := optionalBool(fields[keyAudit], keyAudit)
+	if err != nil {
+		return nil, err
+	}
+	if audit && !restrict {
+		return nil, syntaxError(fields[keyAudit], "%s needs %s: true; without restrictions there is nothing to audit", keyAudit, keyRestrict)
 	}
 	allow, err := readRules(fields[keyAllowed], keyAllowed)
 	if err != nil {
@@ -80,15 +79,30 @@ func Parse(r io.Reader) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newRules(open, allow, deny), nil
+	kube, err := readKubernetes(fields[keyKube])
+	if err != nil {
+		return nil, err
+	}
+	return newRules(Rules{open: !restrict, audit: audit, kube: kube}, allow, deny), nil
 }
 
-func parseDocument(text []byte) (*yaml.Node, error) {
+// parseDocument reads the one mapping that a file consists of.
+func parseDocument(r io.Reader, empty string) (*yaml.Node, error) {
+	text, err := io.ReadAll(io.LimitReader(r, MaxDocument+1))
+	if err != nil {
+		return nil, fmt.Errorf("policy: read: %w", err)
+	}
+	if len(text) > MaxDocument {
+		return nil, &SyntaxError{Reason: fmt.Sprintf("the document is larger than %d bytes", MaxDocument)}
+	}
+	if json.Valid(text) {
+		text = withoutEscapedSlashes(text)
+	}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
 	switch err := d.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return nil, &SyntaxError{Reason: "the document is empty; write " + keyRestrict + ": true or false"}
+		return nil, &SyntaxError{Reason: empty}
 	case err != nil:
 		return nil, notYAML(err)
 	}
@@ -102,6 +116,22 @@ func parseDocument(text []byte) (*yaml.Node, error) {
 		return nil, &SyntaxError{Reason: "the document is not a mapping"}
 	}
 	return doc.Content[0], nil
+}
+
+// withoutEscapedSlashes spells the one escape of JSON that YAML does not have as what
+// it stands for.
+func withoutEscapedSlashes(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\\' && i+1 < len(text) { // inside a string, since the text is valid
+			i++
+			if text[i] != '/' {
+				out = append(out, '\\')
+			}
+		}
+		out = append(out, text[i])
+	}
+	return out
 }
 
 // notYAML keeps the text of the YAML package alone: its line numbers are in it, and
@@ -118,111 +148,6 @@ func notYAML(err error) error {
 		_, e.Reason, _ = strings.Cut(reason, ": ")
 	}
 	return e
-}
-
-func readRules(list *yaml.Node, key string) ([]*rule, error) {
-	if list == nil || list.Kind == yaml.ScalarNode && list.ShortTag() == "!!null" {
-		return nil, nil
-	}
-	if list.Kind != yaml.SequenceNode {
-		return nil, syntaxError(list, "%s must be a list", key)
-	}
-	rules := make([]*rule, 0, len(list.Content))
-	for _, n := range list.Content {
-		r, err := readRule(n, key == keyDenied)
-		if err != nil {
-			return nil, err
-		}
-		rules = append(rules, r)
-	}
-	return rules, nil
-}
-
-// readRule reads a string, or a mapping of endpoint, service and allow_special.
-func readRule(n *yaml.Node, deny bool) (*rule, error) {
-	endpoint := n
-	r := &rule{line: n.Line}
-	switch n.Kind {
-	case yaml.ScalarNode:
-	case yaml.MappingNode:
-		fields, err := readMapping(n, keyEndpoint, keyService, keySpecial)
-		if err != nil {
-			return nil, err
-		}
-		endpoint = fields[keyEndpoint]
-		if service, ok := fields[keyService]; ok {
-			if r.service, err = readService(service); err != nil {
-				return nil, err
-			}
-		}
-		if special, ok := fields[keySpecial]; ok {
-			if deny {
-				return nil, syntaxError(special, "%s belongs to %s", keySpecial, keyAllowed)
-			}
-			if r.special, err = readBool(special, keySpecial); err != nil {
-				return nil, err
-			}
-		}
-	default:
-		return nil, syntaxError(n, `an endpoint is a string or a mapping; [v6]:port must be in quotes`)
-	}
-	if err := r.readEndpoint(n, endpoint, deny); err != nil {
-		return nil, err
-	}
-	if r.special && !r.isAddr() {
-		return nil, syntaxError(n, "%s needs an endpoint that is one IP address, with or without a port", keySpecial)
-	}
-	r.text, r.source = r.display(), r.quoted()
-	return r, nil
-}
-
-func (r *rule) readEndpoint(at, endpoint *yaml.Node, deny bool) error {
-	hostPort := r.service == "" || hasHostPort(r.service)
-	if endpoint == nil {
-		switch {
-		case r.service == "":
-			return syntaxError(at, "a rule needs an %s", keyEndpoint)
-		case !deny && hostPort:
-			return syntaxError(at, "a rule that allows %s needs an %s", r.service, keyEndpoint)
-		case !deny && r.service == "unix":
-			return syntaxError(at, "a rule that allows unix needs an %s: the path of the socket", keyEndpoint)
-		}
-		return nil
-	}
-	s, err := readString(endpoint, "an endpoint")
-	if err != nil {
-		return err
-	}
-	var reason string
-	switch {
-	case hostPort:
-		r.pattern, reason = parsePattern(s)
-	default:
-		_, reason = parseTarget(r.service, s)
-		r.pattern = pattern{kind: exactPath, path: s}
-	}
-	if reason != "" {
-		return syntaxError(endpoint, "endpoint %q: %s", shorten(s), reason)
-	}
-	return nil
-}
-
-func readService(n *yaml.Node) (string, error) {
-	s, err := readString(n, keyService)
-	if err != nil {
-		return "", err
-	}
-	if hasHostPort(s) || s == "unix" {
-		return s, nil
-	}
-	reason := reasonUnknownService
-	if strings.Contains(s, "/") {
-		reason = checkProductService(s)
-	}
-	if reason != "" {
-		return "", syntaxError(n, "service %q: %s", shorten(s), reason)
-	}
-	return s, nil
 }
 
 // readMapping returns the values by key. The map holds the nodes of keys that the
@@ -259,6 +184,14 @@ func readString(n *yaml.Node, what string) (string, error) {
 	return n.Value, nil
 }
 
+// optionalBool is false for a key that is missing.
+func optionalBool(n *yaml.Node, key string) (bool, error) {
+	if n == nil {
+		return false, nil
+	}
+	return readBool(n, key)
+}
+
 func readBool(n *yaml.Node, key string) (bool, error) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!bool" {
 		switch n.Value {
@@ -269,4 +202,25 @@ func readBool(n *yaml.Node, key string) (bool, error) {
 		}
 	}
 	return false, syntaxError(n, "%s must be true or false", key)
+}
+
+// readStrings reads a list of strings; each is checked by fault, which returns what is
+// wrong or "".
+func readStrings(n *yaml.Node, key string, fault func(string) string) ([]string, error) {
+	if n.Kind != yaml.SequenceNode {
+		return nil, syntaxError(n, "%s must be a list", key)
+	}
+	list := make([]string, 0, len(n.Content))
+	for _, entry := range n.Content {
+		s, err := readString(entry, "an entry of "+key)
+		if err != nil {
+			return nil, err
+		}
+		if reason := fault(s); reason != "" {
+			return nil, syntaxError(entry, "%q in %s: %s", shorten(s), key, reason)
+		}
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
 }

@@ -36,6 +36,22 @@ type SpecialAllower interface {
 	AllowSpecial(r Request) bool
 }
 
+// Auditor is a [Policy] that lets some of its denials pass and reports them instead,
+// as [Rules] with audit_only does.
+type Auditor interface {
+	Policy
+	// WouldDeny returns the denial of r that Authorize lets pass, or nil.
+	WouldDeny(r Request) *Denied
+}
+
+// Digester is a [Policy] that can be recognised: equal digests decide alike.
+type Digester interface {
+	Policy
+	// Digest is "sha256:" and 64 hexadecimal digits, or another text of at most 128
+	// bytes.
+	Digest() string
+}
+
 // Func makes a function a [Policy].
 type Func func(ctx context.Context, r Request) error
 

@@ -16,39 +16,18 @@ import (
 // place. A nil and the zero Rules deny everything.
 type Rules struct {
 	open   bool // enable_access_restrictions is false
+	audit  bool // audit_only
 	allow  index
 	deny   index
+	kube   *Kubernetes
 	source string // canonical
 }
 
-var _ SpecialAllower = (*Rules)(nil)
-
-// Decision is what [Rules.Explain] found.
-type Decision struct {
-	Allowed bool
-	// Pending says that the target is a name whose address was not in the request:
-	// Allowed then means that the name may be resolved, and each address needs a
-	// decision of its own.
-	Pending bool
-	Rule    string // the rule that decided; empty when none did
-	Line    int    // of that rule in its document; 0 when none decided
-	Reason  string
-}
-
-// String is one line such as "denied by rule 10.0.0.0/8 on line 7: ...".
-func (d Decision) String() string {
-	s := "denied"
-	switch {
-	case d.Allowed && d.Pending:
-		s = "may be resolved"
-	case d.Allowed:
-		s = "allowed"
-	}
-	if d.Rule != "" {
-		s += " by rule " + d.Rule + " on line " + strconv.Itoa(d.Line)
-	}
-	return s + ": " + d.Reason
-}
+var (
+	_ SpecialAllower = (*Rules)(nil)
+	_ Auditor        = (*Rules)(nil)
+	_ Digester       = (*Rules)(nil)
+)
 
 // Authorize returns nil when [Rules.Explain] allows, and otherwise a *[Denied]. It
 // never blocks and does not allocate when it allows.
@@ -68,13 +47,32 @@ func (r *Rules) Authorize(_ context.Context, req Request) error {
 // other denies it.
 func (r *Rules) AllowSpecial(req Request) bool {
 	v := r.decide(&req)
-	return v.allowed && v.rule != nil && v.rule.special
+	if !v.allowed || v.pending || !hasHost(req.Target.Service) {
+		return false
+	}
+	addr := req.Addr.Unmap()
+	if own, ok := req.Target.literal(); ok {
+		addr = own
+	}
+	return r.allow.matchSpecial(&req, addr) != nil
+}
+
+// WouldDeny returns the denial that audit_only lets pass, and otherwise nil. It costs
+// next to nothing unless the document has audit_only.
+func (r *Rules) WouldDeny(req Request) *Denied {
+	if r == nil || !r.audit {
+		return nil
+	}
+	if v := r.decide(&req); !v.audited {
+		return nil
+	}
+	return &Denied{Reason: reasonNone, Target: req.Target, Addr: req.Addr}
 }
 
 // Explain decides as Authorize does and says why.
 func (r *Rules) Explain(req Request) Decision {
 	v := r.decide(&req)
-	d := Decision{Allowed: v.allowed, Pending: v.allowed && v.pending, Reason: v.reason}
+	d := Decision{Allowed: v.allowed, Pending: v.allowed && v.pending, WouldDeny: v.audited, Reason: v.reason}
 	if v.rule != nil {
 		d.Rule, d.Line = v.rule.text, v.rule.line
 	}
@@ -85,7 +83,7 @@ func (r *Rules) Explain(req Request) Decision {
 // Two documents with the same String decide alike.
 func (r *Rules) String() string {
 	if r == nil || r.source == "" {
-		return canonicalSource(false, nil, nil)
+		return canonicalSource(&Rules{}, nil, nil)
 	}
 	return r.source
 }
@@ -97,9 +95,18 @@ func (r *Rules) Digest() string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// Kubernetes returns the kubernetes block, nil when the document has none.
+func (r *Rules) Kubernetes() *Kubernetes {
+	if r == nil {
+		return nil
+	}
+	return r.kube
+}
+
 type verdict struct {
 	allowed bool
 	pending bool
+	audited bool // allowed by audit_only
 	rule    *rule
 	reason  string
 }
@@ -117,6 +124,7 @@ const (
 	reasonService  = "a rule allows the service"
 	reasonOpened   = "a rule opens the special address"
 	reasonOpen     = "access restrictions are off"
+	reasonAudited  = "no rule allows it; audit_only lets it pass"
 )
 
 // decide is the order of the package comment: deny rules, deny floor, allow rules.
@@ -128,8 +136,8 @@ func (r *Rules) decide(req *Request) (v verdict) {
 	if reason := t.check(); reason != "" {
 		return verdict{reason: reason}
 	}
-	if !hasHostPort(t.Service) {
-		return r.decideService(t)
+	if !hasHost(t.Service) {
+		return r.decideService(req)
 	}
 	addr := req.Addr.Unmap()
 	if own, ok := t.literal(); ok {
@@ -142,12 +150,12 @@ func (r *Rules) decide(req *Request) (v verdict) {
 		return verdict{reason: reasonZone}
 	}
 	pending := !addr.IsValid()
-	if rule := r.deniedBy(t, addr); rule != nil {
+	if rule := r.deniedBy(req, addr); rule != nil {
 		return verdict{rule: rule, reason: reasonDenied}
 	}
 	if !pending {
 		if kind, special := Special(addr); special {
-			if rule := r.allow.matchSpecial(t, addr); rule != nil {
+			if rule := r.allow.matchSpecial(req, addr); rule != nil {
 				return verdict{allowed: true, rule: rule, reason: reasonOpened}
 			}
 			return verdict{reason: reasonSpecial(kind)}
@@ -156,62 +164,70 @@ func (r *Rules) decide(req *Request) (v verdict) {
 	if r.open {
 		return verdict{allowed: true, pending: pending, reason: reasonOpen}
 	}
-	if rule := r.allow.matchName(t); rule != nil {
+	if rule := r.allow.matchName(req); rule != nil {
 		return verdict{allowed: true, pending: pending, rule: rule, reason: reasonName}
 	}
 	if !pending {
-		if rule := r.allow.matchAddr(t, addr); rule != nil {
+		if rule := r.allow.matchAddr(req, addr); rule != nil {
 			return verdict{allowed: true, rule: rule, reason: reasonAddr}
 		}
 	}
-	if rule := r.allow.matchStar(t, false); rule != nil {
+	if rule := r.allow.matchStar(req, false); rule != nil {
 		return verdict{allowed: true, pending: pending, rule: rule, reason: reasonName}
 	}
 	if pending {
-		if rule := r.allow.mayMatchAddr(t); rule != nil {
+		if rule := r.allow.mayMatchAddr(req); rule != nil {
 			return verdict{allowed: true, pending: true, rule: rule, reason: reasonMaybe}
 		}
+	}
+	return r.unmatched(pending)
+}
+
+// unmatched is the decision about what no rule speaks of.
+func (r *Rules) unmatched(pending bool) verdict {
+	if r.audit {
+		return verdict{allowed: true, pending: pending, audited: true, reason: reasonAudited}
 	}
 	return verdict{reason: reasonNone}
 }
 
-func (r *Rules) decideService(t Target) verdict {
-	if rule := r.deny.matchService(t); rule != nil {
+func (r *Rules) decideService(req *Request) verdict {
+	if rule := r.deny.matchService(req); rule != nil {
 		return verdict{rule: rule, reason: reasonDenied}
 	}
-	if rule := r.allow.matchService(t); rule != nil {
+	if rule := r.allow.matchService(req); rule != nil {
 		return verdict{allowed: true, rule: rule, reason: reasonService}
 	}
 	switch {
-	case t.Service == "unix":
+	case req.Target.Service == "unix":
 		return verdict{reason: reasonNoSocket}
 	case r.open:
 		return verdict{allowed: true, reason: reasonOpen}
 	}
-	return verdict{reason: reasonNone}
+	return r.unmatched(false)
 }
 
 // deniedBy finds a deny rule for the service, the name, the address or an IPv4
 // address inside it.
-func (r *Rules) deniedBy(t Target, addr netip.Addr) *rule {
-	if rule := r.deny.matchService(t); rule != nil {
+func (r *Rules) deniedBy(req *Request, addr netip.Addr) *rule {
+	if rule := r.deny.matchService(req); rule != nil {
 		return rule
 	}
-	if rule := r.deny.matchName(t); rule != nil {
+	if rule := r.deny.matchName(req); rule != nil {
 		return rule
 	}
-	if rule := r.deny.matchStar(t, true); rule != nil {
+	if rule := r.deny.matchStar(req, true); rule != nil {
 		return rule
 	}
 	if !addr.IsValid() || len(r.deny.prefixes) == 0 {
 		return nil
 	}
-	if rule := r.deny.matchAddr(t, addr); rule != nil {
+	if rule := r.deny.matchAddr(req, addr); rule != nil {
 		return rule
 	}
 	inner, n := embedded(addr)
 	for _, v4 := range inner[:n] {
-		if rule := r.deny.matchAddr(t, v4); rule != nil {
+		if rule := r.deny.matchAddr(req, v4); rule != nil {
 			return rule
 		}
 	}
@@ -224,9 +240,10 @@ func reasonSpecial(kind string) string {
 
 // newRules indexes the rules; the lists are deduplicated and sorted first, so that
 // what they say does not depend on their order.
-func newRules(open bool, allow, deny []*rule) *Rules {
+func newRules(r Rules, allow, deny []*rule) *Rules {
 	allow, deny = normalize(allow), normalize(deny)
-	return &Rules{open: open, allow: newIndex(allow), deny: newIndex(deny), source: canonicalSource(open, allow, deny)}
+	r.allow, r.deny, r.source = newIndex(allow), newIndex(deny), canonicalSource(&r, allow, deny)
+	return &r
 }
 
 func normalize(rules []*rule) []*rule {
@@ -234,9 +251,12 @@ func normalize(rules []*rule) []*rule {
 	return slices.CompactFunc(rules, func(a, b *rule) bool { return a.source == b.source })
 }
 
-func canonicalSource(open bool, allow, deny []*rule) string {
+func canonicalSource(r *Rules, allow, deny []*rule) string {
 	var b strings.Builder
-	b.WriteString("enable_access_restrictions: " + strconv.FormatBool(!open) + "\n")
+	b.WriteString(keyRestrict + ": " + strconv.FormatBool(!r.open) + "\n")
+	if r.audit {
+		b.WriteString(keyAudit + ": true\n")
+	}
 	for _, list := range []struct {
 		key   string
 		rules []*rule
@@ -249,5 +269,6 @@ func canonicalSource(open bool, allow, deny []*rule) string {
 			b.WriteString("  - " + r.source + "\n")
 		}
 	}
+	b.WriteString(r.kube.source())
 	return b.String()
 }

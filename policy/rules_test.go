@@ -146,10 +146,11 @@ denied_endpoints:
 func TestTheMostSpecificRuleIsNamed(t *testing.T) {
 	r := rules(t, `
 enable_access_restrictions: true
-allowed_endpoints: ["*:1", "*.b", "*.a.b", "*.a.b:1", "x.a.b", "x.a.b:1", 10.0.0.0/8, "10.0.0.0/16", "10.0.0.1"]
+allowed_endpoints: ["*:1", "*.b", "*.a.b", "*.a.b:1", "x.a.b", "x.a.b:1", 10.0.0.0/8, "10.0.0.0/16", "10.0.0.1", "r:1-9", "r:5-6", r]
 `)
 	for s, want := range map[string]string{
 		"tcp x.a.b:1": "x.a.b:1", "tcp x.a.b:2": "x.a.b", "tcp y.a.b:1": "*.a.b:1", "tcp y.a.b:2": "*.a.b", "tcp a.b:1": "*.b", "tcp b:1": "*:1",
+		"tcp r:5": "r:5-6", "tcp r:2": "r:1-9", "tcp r:10": "r",
 		"tcp 10.0.0.1:1": "10.0.0.1", "tcp 10.0.0.2:1": "10.0.0.0/16", "tcp 10.1.0.2:1": "10.0.0.0/8", "tcp 11.0.0.1:1": "*:1",
 	} {
 		require.Equal(t, want, r.Explain(ask(t, s)).Rule, s)

@@ -14,7 +14,9 @@ const (
 	maxUnixPath       = 104 // sun_path of the smallest platform
 	maxProductAddress = 256
 	maxProductService = 128
+	maxPort           = 65535
 	maxHostPort       = len("[]:65535") + maxName + 1 // a trailing dot
+	maxEndpoint       = maxHostPort + len("-65535")   // of a rule
 	maxShown          = 80
 )
 
@@ -22,16 +24,19 @@ const (
 // [ParseTarget]. [Rules] and [Dialer] refuse one that ParseTarget would not have
 // made.
 type Target struct {
-	Service string // "tcp", "udp", "http", "unix", or a product's own "example.com/x"
+	Service string // "tcp", "udp", "http", "icmp", "unix", or a product's own "example.com/x"
 	Host    string // lower-case name without trailing dot, or IP literal without brackets; empty for unix and product services
-	Port    uint16 // 0 where the service has none
+	Port    uint16 // 0 where the service has none, such as icmp
 	Path    string // the socket's absolute path (unix), or a product service's own address
 }
 
 // Address is what ParseTarget parses back to t.
 func (t Target) Address() string {
-	if t.Host == "" {
+	switch {
+	case t.Host == "":
 		return t.Path
+	case t.Port == 0:
+		return t.Host
 	}
 	return joinHostPort(t.Host, t.Port)
 }
@@ -82,6 +87,10 @@ func (e *TargetError) Is(target error) bool { return target == error(e.Code) }
 //   - an IPv6 address in brackets, which takes the form of RFC 5952. An IPv4-mapped
 //     one (::ffff:10.0.0.1) is the IPv4 address. Zones are refused.
 //
+// Service "icmp", which is for echo requests and routes traced, takes a host alone: a
+// name or an address as above, IPv6 without brackets. No stream has this service; what
+// a probe asks of the network has.
+//
 // Service "unix" takes an absolute, clean path of at most 104 bytes of printable
 // ASCII. Abstract sockets are refused.
 //
@@ -106,7 +115,7 @@ func newTargetError(service, address, reason string) *TargetError {
 	return e
 }
 
-const reasonUnknownService = `the service is unknown; use tcp, udp, http, unix or a product's own such as "example.com/x"`
+const reasonUnknownService = `the service is unknown; use tcp, udp, http, icmp, unix or a product's own such as "example.com/x"`
 
 const reasonNotDialed = "the service has no address to connect to"
 
@@ -115,6 +124,9 @@ func parseTarget(service, address string) (Target, string) {
 	case hasHostPort(service):
 		host, port, reason := parseHostPort(address)
 		return Target{Service: service, Host: host, Port: port}, reason
+	case service == "icmp":
+		host, reason := parseHost(address)
+		return Target{Service: service, Host: host}, reason
 	case service == "unix":
 		return Target{Service: service, Path: address}, checkUnixPath(address)
 	case strings.Contains(service, "/"):
@@ -130,11 +142,11 @@ func parseTarget(service, address string) (Target, string) {
 // accepts without changing it, and does not allocate for a good target.
 func (t Target) check() string {
 	const changed = "the target is not canonical; make it with ParseTarget"
-	if hasHostPort(t.Service) {
+	if hasHost(t.Service) {
 		switch {
-		case t.Path != "":
+		case t.Path != "", t.Port != 0 && !hasHostPort(t.Service):
 			return changed
-		case t.Port == 0:
+		case t.Port == 0 && hasHostPort(t.Service):
 			return reasonPort
 		}
 		host, reason := canonicalHost(t.Host)
@@ -164,10 +176,22 @@ func hasHostPort(service string) bool {
 	return service == "tcp" || service == "http" || service == "udp"
 }
 
+// hasHost reports whether the service's target is a machine in the network.
+func hasHost(service string) bool {
+	return hasHostPort(service) || service == "icmp"
+}
+
 const (
 	reasonHostPort = "it is not host:port"
 	reasonPort     = "the port is not a number from 1 to 65535 without sign or leading zeros"
 )
+
+func parseHost(address string) (host, reason string) {
+	if len(address) > maxHostPort {
+		return "", "it is too long"
+	}
+	return canonicalHost(address)
+}
 
 func parseHostPort(address string) (host string, port uint16, reason string) {
 	if len(address) > maxHostPort {

@@ -48,6 +48,10 @@ func TestATargetHasOneSpelling(t *testing.T) {
 		{"tcp", "[::ffff:10.0.0.1]:80", policy.Target{Service: "tcp", Host: "10.0.0.1", Port: 80}},
 		{"tcp", "[::ffff:a00:1]:80", policy.Target{Service: "tcp", Host: "10.0.0.1", Port: 80}},
 		{"tcp", "[64:ff9b::10.0.0.1]:80", policy.Target{Service: "tcp", Host: "64:ff9b::a00:1", Port: 80}},
+		{"icmp", "DB.internal.", policy.Target{Service: "icmp", Host: "db.internal"}},
+		{"icmp", "10.0.0.1", policy.Target{Service: "icmp", Host: "10.0.0.1"}},
+		{"icmp", "2001:DB8::1", policy.Target{Service: "icmp", Host: "2001:db8::1"}},
+		{"icmp", "::ffff:10.0.0.1", policy.Target{Service: "icmp", Host: "10.0.0.1"}},
 		{"unix", "/run/x.sock", policy.Target{Service: "unix", Path: "/run/x.sock"}},
 		{"unix", "/run/with space", policy.Target{Service: "unix", Path: "/run/with space"}},
 		{"unix", "/" + strings.Repeat("a", 103), policy.Target{Service: "unix", Path: "/" + strings.Repeat("a", 103)}},
@@ -130,6 +134,14 @@ func TestHostileTargetsAreRefused(t *testing.T) {
 			refuse(service, address)
 		}
 	}
+	for _, host := range hostileHosts {
+		if !strings.Contains(host, ":") || strings.HasPrefix(host, "[") {
+			refuse("icmp", host)
+		}
+	}
+	for _, host := range []string{"db:80", "10.0.0.1:80", "[::1]", "[::1]:80", "::1%lo", "1:2:3", "::ffff:127.0.0.01", strings.Repeat("1", 1000)} {
+		refuse("icmp", host)
+	}
 	for _, path := range []string{
 		"", "x", "x.sock", "./x", "../x", "@abstract", "\x00abstract", "@", "/", "//", "/x/", "//x", "/x//y", "/./x", "/x/.", "/x/..", "/../x", "/x/../y", "/x\x00", "/x\n", "/x\t", "/x\x7f",
 		"/\xff", "/ü", "/" + strings.Repeat("a", 104), " /x", "~/x", "unix:/x", "C:\\x", "\\\\.\\pipe\\x",
@@ -176,6 +188,9 @@ func TestAHandMadeTargetIsRefused(t *testing.T) {
 		{Service: "tcp", Host: "db:1", Port: 1},
 		{Service: "tcp", Host: "db", Port: 1, Path: "/x"},
 		{Service: "TCP", Host: "db", Port: 1},
+		{Service: "icmp", Host: "db", Port: 1},
+		{Service: "icmp", Host: "DB"},
+		{Service: "icmp"},
 		{Service: "unix", Path: "/x/../y"},
 		{Service: "unix", Path: "/x", Port: 1},
 		{Service: "unix", Path: "/x", Host: "db"},
