@@ -14,11 +14,7 @@ import (
 	"github.com/outgate/outgate/transport"
 )
 
-const (
-	defaultDialTimeout   = 10 * time.Second
-	defaultFallbackDelay = 250 * time.Millisecond // RFC 8305 section 5
-	maxAttempts          = 16
-)
+const defaultDialTimeout = 10 * time.Second
 
 // Resolver turns a name into addresses; *net.Resolver is one. LookupNetIP must
 // return soon after ctx ended and may be called concurrently.
@@ -26,24 +22,37 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// Dialer connects to what a policy allows, and to nothing else. For each dial it
+// Dialer connects to what a policy allows, and to nothing else: it is the one door to
+// the network for everything that a tunnel carries. For each dial it
 //
 //  1. asks the policy about the target as it was named,
 //  2. resolves the name once,
 //  3. asks the policy about every address of the answer, and refuses those of the
-//     deny floor (see [Special]) unless the policy is a [SpecialAllower] that opens
-//     them. One refused address refuses the whole dial: an answer that mixes good
+//     deny floor (see [Special] and Own) unless the policy is a [SpecialAllower] that
+//     opens them. One refused address refuses the whole dial: an answer that mixes good
 //     and bad ones is how a name is turned against its policy;
 //  4. connects to the checked addresses themselves, at most 16 of them, the next one
 //     when the last has failed or FallbackDelay has passed, in the order of the
 //     resolver with the address families alternating (RFC 8305). The socket's
 //     address is compared again before it connects.
 //
+// What does not connect a socket, an echo request or a datagram to many, asks [Dialer.Resolve]
+// and sends to the addresses that it returns.
+//
 // The zero Dialer denies everything. The fields must not be changed after the first
-// dial; DialTarget may be called concurrently.
+// use; all methods may be called concurrently.
 type Dialer struct {
 	// Policy decides. Nil denies everything.
 	Policy Policy
+
+	// Own adds to the deny floor what only the program knows. It returns what an address
+	// is to it, such as "own listener" or "gateway", and "" for all that are not its own;
+	// the port is 0 for icmp. Nil adds nothing. It may be called concurrently.
+	Own func(netip.AddrPort) (kind string)
+
+	// Audit, if not nil, is told what a policy that is an [Auditor] let pass, at most
+	// once for each call of a method. It may be called concurrently and must not block.
+	Audit func(r Request, denied *Denied)
 
 	// Resolver resolves names. Nil is net.DefaultResolver, with the search list and
 	// the hosts file of the machine.
@@ -71,50 +80,114 @@ type Dialer struct {
 // nothing to dial, the policy's own error, normally a *[Denied], when that refuses,
 // and otherwise a *[DialError].
 func (d *Dialer) DialTarget(ctx context.Context, r Request) (net.Conn, error) {
+	if r.Target.Service == "icmp" {
+		return nil, newTargetError(r.Target.Service, r.Target.Address(), reasonNotDialed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, positive(d.Timeout, defaultDialTimeout))
+	defer cancel()
+	addrs, err := d.resolve(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var c net.Conn
+	switch r.Target.Service {
+	case "unix":
+		c, err = d.attempt(ctx, "unix", r.Target.Path)
+	case "udp":
+		c, err = d.race(ctx, "udp", r.Target.Port, addrs)
+	default:
+		c, err = d.race(ctx, "tcp", r.Target.Port, addrs)
+	}
+	if err != nil {
+		return nil, &DialError{Target: r.Target, Code: dialCode(err), Err: withCause(ctx, err)}
+	}
+	return c, nil
+}
+
+// Resolve does all of a dial but the connection: it returns the addresses that r.Target
+// may be reached at now, in the order in which DialTarget would try them; r.Addr is not
+// read. Send to these and to no others, and ask again the next time. The services are
+// "tcp", "http", "udp" and "icmp"; the errors those of DialTarget.
+func (d *Dialer) Resolve(ctx context.Context, r Request) ([]netip.Addr, error) {
+	if r.Target.Service == "unix" {
+		return nil, newTargetError(r.Target.Service, r.Target.Address(), reasonNotDialed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, positive(d.Timeout, defaultDialTimeout))
+	defer cancel()
+	return d.resolve(ctx, r)
+}
+
+// Check asks again about something that was dialled or resolved before: about r.Target
+// and, if r.Addr is valid, about that address. Nil still allows. It resolves nothing, and
+// takes the services of [ParseTarget].
+func (d *Dialer) Check(ctx context.Context, r Request) error {
+	if reason := r.Target.check(); reason != "" {
+		return newTargetError(r.Target.Service, r.Target.Address(), reason)
+	}
+	p := d.policy()
+	name := r
+	name.Addr = netip.Addr{}
+	if err := p.Authorize(ctx, name); err != nil {
+		return err
+	}
+	if !r.Addr.IsValid() {
+		return nil
+	}
+	r.Addr = r.Addr.Unmap()
+	return d.authorizeAddr(ctx, p, r)
+}
+
+func (d *Dialer) policy() Policy {
+	if d.Policy == nil {
+		return denyAll{}
+	}
+	return d.Policy
+}
+
+// resolve asks the policy about the target, looks it up and asks about each address.
+// A unix socket has none.
+func (d *Dialer) resolve(ctx context.Context, r Request) ([]netip.Addr, error) {
 	r.Addr = netip.Addr{}
 	t := r.Target
 	reason := t.check()
-	if reason == "" && !hasHostPort(t.Service) && t.Service != "unix" {
+	if reason == "" && !hasHost(t.Service) && t.Service != "unix" {
 		reason = reasonNotDialed
 	}
 	if reason != "" {
 		return nil, newTargetError(t.Service, t.Address(), reason)
 	}
-	p := d.Policy
-	if p == nil {
-		p = denyAll{}
-	}
-	ctx, cancel := context.WithTimeout(ctx, positive(d.Timeout, defaultDialTimeout))
-	defer cancel()
+	p := d.policy()
 	if err := p.Authorize(ctx, r); err != nil {
 		return nil, err
 	}
+	audited := d.audit(p, r)
 	if t.Service == "unix" {
-		c, err := d.attempt(ctx, "unix", t.Path)
-		return d.result(ctx, t, c, err)
+		return nil, nil
 	}
-	addrs, err := d.resolve(ctx, t)
+	addrs, err := d.lookup(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	for _, r.Addr = range addrs {
-		if err := authorizeAddr(ctx, p, r); err != nil {
+		if err := d.authorizeAddr(ctx, p, r); err != nil {
 			return nil, err
 		}
+		audited = audited || d.audit(p, r)
 	}
-	network := "tcp"
-	if t.Service == "udp" {
-		network = "udp"
-	}
-	c, err := d.race(ctx, network, t.Port, alternate(addrs))
-	return d.result(ctx, t, c, err)
+	return alternate(addrs), nil
 }
 
-func (d *Dialer) result(ctx context.Context, t Target, c net.Conn, err error) (net.Conn, error) {
-	if err == nil {
-		return c, nil
+// audit reports what only an audit lets pass.
+func (d *Dialer) audit(p Policy, r Request) bool {
+	auditor, ok := p.(Auditor)
+	if !ok || d.Audit == nil {
+		return false
 	}
-	return nil, &DialError{Target: t, Code: dialCode(err), Err: withCause(ctx, err)}
+	denied := auditor.WouldDeny(r)
+	if denied != nil {
+		d.Audit(r, denied)
+	}
+	return denied != nil
 }
 
 // withCause adds what ended the context.
@@ -130,8 +203,8 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
-// resolve returns the addresses of the target, unmapped, each once.
-func (d *Dialer) resolve(ctx context.Context, t Target) ([]netip.Addr, error) {
+// lookup returns the addresses of the target, unmapped, each once.
+func (d *Dialer) lookup(ctx context.Context, t Target) ([]netip.Addr, error) {
 	if addr, ok := t.literal(); ok {
 		return []netip.Addr{addr}, nil
 	}
@@ -167,126 +240,46 @@ func (d *Dialer) resolve(ctx context.Context, t Target) ([]netip.Addr, error) {
 }
 
 // authorizeAddr asks about one address of the answer.
-func authorizeAddr(ctx context.Context, p Policy, r Request) error {
+func (d *Dialer) authorizeAddr(ctx context.Context, p Policy, r Request) error {
 	if r.Addr.Zone() != "" {
 		return &Denied{Target: r.Target, Addr: r.Addr, Reason: reasonZone}
 	}
 	if err := p.Authorize(ctx, r); err != nil {
 		return err
 	}
-	if kind, special := Special(r.Addr); special {
-		if s, ok := p.(SpecialAllower); !ok || !s.AllowSpecial(r) {
-			return &Denied{Target: r.Target, Addr: r.Addr, Reason: reasonSpecial(kind)}
-		}
+	if denied := d.onFloor(p, r); denied != nil {
+		return denied
 	}
 	return nil
 }
 
-// alternate puts the address families in turns, each in the order of the resolver,
-// that of the first address first (RFC 8305 section 4).
-func alternate(addrs []netip.Addr) []netip.Addr {
-	var families [2][]netip.Addr
-	for _, a := range addrs {
-		i := 0
-		if a.Is4() != addrs[0].Is4() {
-			i = 1
-		}
-		families[i] = append(families[i], a)
+// onFloor returns the denial of an address on the deny floor that p does not open.
+func (d *Dialer) onFloor(p Policy, r Request) *Denied {
+	kind, special := Special(r.Addr)
+	if !special && d.Own != nil {
+		kind = d.ownKind(r)
 	}
-	turns := make([]netip.Addr, 0, len(addrs))
-	for i := range max(len(families[0]), len(families[1])) {
-		for _, f := range families {
-			if i < len(f) {
-				turns = append(turns, f[i])
-			}
-		}
+	if kind == "" {
+		return nil
 	}
-	return turns[:min(len(turns), maxAttempts)]
+	if s, ok := p.(SpecialAllower); ok && s.AllowSpecial(r) {
+		return nil
+	}
+	return &Denied{Target: r.Target, Addr: r.Addr, Reason: reasonSpecial(kind)}
 }
 
-// race connects to the first address that answers. It returns when all attempts it
-// started have ended.
-func (d *Dialer) race(ctx context.Context, network string, port uint16, addrs []netip.Addr) (net.Conn, error) {
-	if len(addrs) == 1 {
-		return d.attempt(ctx, network, netip.AddrPortFrom(addrs[0], port).String())
+// ownKind asks Own about the address and about the IPv4 addresses inside it.
+func (d *Dialer) ownKind(r Request) string {
+	if kind := d.Own(netip.AddrPortFrom(r.Addr, r.Target.Port)); kind != "" {
+		return kind
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type outcome struct {
-		c   net.Conn
-		err error
-	}
-	outcomes := make(chan outcome)
-	delay := positive(d.FallbackDelay, defaultFallbackDelay)
-	stagger := time.NewTimer(0)
-	defer stagger.Stop()
-
-	var won net.Conn
-	errs := make(attemptErrors, 0, len(addrs))
-	for started, running := 0, 0; running > 0 || won == nil && started < len(addrs); {
-		next := stagger.C
-		if won != nil || started == len(addrs) {
-			next = nil
-		}
-		select {
-		case <-next:
-			address := netip.AddrPortFrom(addrs[started], port).String()
-			started++
-			running++
-			stagger.Reset(delay)
-			go func() {
-				c, err := d.attempt(ctx, network, address)
-				outcomes <- outcome{c, err}
-			}()
-		case o := <-outcomes:
-			running--
-			switch {
-			case o.err != nil:
-				errs = append(errs, o.err)
-				stagger.Reset(0)
-			case won == nil:
-				won = o.c
-				cancel()
-			default:
-				_ = o.c.Close()
-			}
-		}
-		if ctx.Err() != nil {
-			stagger.Stop()
-			started = len(addrs)
+	inner, n := embedded(r.Addr)
+	for _, v4 := range inner[:n] {
+		if kind := d.Own(netip.AddrPortFrom(v4, r.Target.Port)); kind != "" {
+			return kind
 		}
 	}
-	if won != nil {
-		return won, nil
-	}
-	return nil, errs
-}
-
-// attempt connects to one checked address, an IP literal with port or a path.
-func (d *Dialer) attempt(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := net.Dialer{
-		FallbackDelay: -1,
-		Control: func(network, actual string, c syscall.RawConn) error {
-			if !sameSocket(network, actual, address) {
-				return fmt.Errorf("policy: the socket would connect to %s, which was not checked", actual)
-			}
-			if d.Control == nil {
-				return nil
-			}
-			return d.Control(network, actual, c)
-		},
-	}
-	return dialer.DialContext(ctx, network, address)
-}
-
-// sameSocket compares values: an address that is not a literal is never the same.
-func sameSocket(network, actual, checked string) bool {
-	if network == "unix" {
-		return actual == checked
-	}
-	a, errActual := netip.ParseAddrPort(actual)
-	c, errChecked := netip.ParseAddrPort(checked)
-	return errActual == nil && errChecked == nil && a == c
+	return ""
 }
 
 func positive(d, zero time.Duration) time.Duration {

@@ -28,11 +28,11 @@ type Request struct {
 }
 
 // SpecialAllower is a [Policy] that can open single addresses of the deny floor
-// (see [Special]). The [Dialer] refuses every special address to a policy that
-// does not implement it.
+// (see [Special] and Own of [Dialer]). The [Dialer] refuses every address on it to a
+// policy that does not implement this.
 type SpecialAllower interface {
 	Policy
-	// AllowSpecial reports whether r.Addr may be dialled although it is special.
+	// AllowSpecial reports whether r.Addr may be dialled although it is on the floor.
 	AllowSpecial(r Request) bool
 }
 
@@ -50,6 +50,15 @@ type Digester interface {
 	// Digest is "sha256:" and 64 hexadecimal digits, or another text of at most 128
 	// bytes.
 	Digest() string
+}
+
+// Changer is a [Policy] that may come to decide differently while it is in use, as a
+// [File] does.
+type Changer interface {
+	Policy
+	// OnChange has f called after each change, until stop is called; a call that has
+	// begun by then goes on. f may be called concurrently and must not block.
+	OnChange(f func()) (stop func())
 }
 
 // Func makes a function a [Policy].

@@ -27,6 +27,7 @@ var (
 	_ SpecialAllower = (*Rules)(nil)
 	_ Auditor        = (*Rules)(nil)
 	_ Digester       = (*Rules)(nil)
+	_ Explainer      = (*Rules)(nil)
 )
 
 // Authorize returns nil when [Rules.Explain] allows, and otherwise a *[Denied]. It
