@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -31,16 +32,14 @@ type wsCarrier struct {
 }
 
 // newWSCarrier takes over ws, whose bytes pass through conn.
-func newWSCarrier(ws *websocket.Conn, conn net.Conn) *wsCarrier {
+func newWSCarrier(ws *websocket.Conn, conn net.Conn, cfg Config) *wsCarrier {
 	ws.SetReadLimit(maxMessage)
-	if tls, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = tls.NetConn()
+	if c, ok := conn.(*tls.Conn); ok {
+		conn = c.NetConn()
 	}
 	c := &wsCarrier{ws: ws, conn: conn}
-	if cork, ok := conn.(*cork); ok {
-		c.cork, conn = cork, cork.Conn
-	}
-	limitUnsent(conn, maxMessage)
+	c.cork, _ = conn.(*cork)
+	tune(conn, cfg.WriteTimeout)
 	return c
 }
 

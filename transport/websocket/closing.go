@@ -86,8 +86,13 @@ func remoteClose(frame websocket.CloseError) *transport.CloseError {
 		frame.Code == websocket.StatusMessageTooBig:
 		e.Code = transport.Protocol
 	}
-	e.Reason = cleanReason(fmt.Sprintf("WebSocket closed with status %d %s", frame.Code, frame.Reason))
+	e.Reason = statusReason(frame)
 	return e
+}
+
+// statusReason tells of a close frame that does not come from the peer, as it seems.
+func statusReason(frame websocket.CloseError) string {
+	return cleanReason(fmt.Sprintf("WebSocket closed with status %d %s", frame.Code, frame.Reason))
 }
 
 // cleanReason makes a text that came from anywhere fit for a close frame and a

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"time"
 )
@@ -12,6 +13,10 @@ const (
 
 	// Subprotocol names the protocol inside the WebSocket.
 	Subprotocol = "outgate.smux.v1"
+
+	// InnerSubprotocol names the same inside a mutual TLS of its own: see
+	// Dialer.OuterTLS.
+	InnerSubprotocol = "outgate.tls.smux.v1"
 )
 
 // Config holds the limits of a [Dialer] or a [Listener]. The zero value is ready
@@ -33,8 +38,9 @@ type Config struct {
 	WindowBudget int
 
 	// WriteTimeout is how long the network may take to accept one message, of
-	// up to 128 KiB. Then the connection ends with the code Timeout.
-	// Default 10 s.
+	// up to 128 KiB. Then the connection ends with the code Timeout. On Linux
+	// half as long again is also how long the kernel waits for the peer to
+	// acknowledge what it was sent. Default 10 s.
 	WriteTimeout time.Duration
 
 	// HandshakeTimeout is how long a connection may take until it is ready for
@@ -48,6 +54,23 @@ type Config struct {
 	// Retry-After. Default 128. A Dialer does not use it.
 	Backlog int
 
+	// InnerTLS makes a Listener take tunnels whose mutual TLS is inside the
+	// WebSocket, and no others, so that the outer TLS may end at a load balancer
+	// or an inspecting proxy; agents set Dialer.OuterTLS. It holds what the
+	// argument of Listen does otherwise: the gateway's certificate and, in
+	// ClientCAs, the authority of the agents. It is copied; the copy demands TLS
+	// 1.3 and a verified client certificate and issues no session tickets.
+	// Identity and ConnectionState are those of the inner TLS; X-Forwarded-For and
+	// its like are never looked at. Nil means that the mutual TLS ends at this
+	// server. A Dialer does not use it.
+	InnerTLS *tls.Config
+
+	// AllowPlainHTTP, with InnerTLS only, also takes requests that come without
+	// an outer TLS, from a balancer in front of this process. They are as safe as
+	// others, but whoever is on the way sees that this is a tunnel and can cut
+	// it. A Dialer does not use it.
+	AllowPlainHTTP bool
+
 	// Logger is told by a Listener which requests it refused and why. Nil is
 	// silent. A Dialer does not use it; its errors say it all.
 	Logger *slog.Logger
@@ -58,6 +81,7 @@ const (
 	largestWindow  = 1 << 30
 	maxFrame       = 32 << 10
 	maxMessage     = 128 << 10
+	maxHeader      = 16 << 10                // of an HTTP request or answer
 	closeTimeout   = 1500 * time.Millisecond // for the last data and the close handshake
 	maxCloseReason = 120
 )

@@ -18,6 +18,9 @@ type cork struct {
 	buf        []byte
 }
 
+// NetConn returns what is below.
+func (c *cork) NetConn() net.Conn { return c.Conn }
+
 // Read makes sure that an error of the network is known as one, and not taken for
 // nonsense from the peer: a Dialer's caller can bring any kind of connection.
 func (c *cork) Read(p []byte) (int, error) {

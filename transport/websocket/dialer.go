@@ -8,14 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"slices"
-	"strings"
-	"sync"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"github.com/outgate/outgate/transport"
 )
@@ -30,10 +24,25 @@ type Dialer struct {
 	// resumes no sessions.
 	TLSClientConfig *tls.Config
 
-	// Proxy returns the HTTP or SOCKS5 proxy to go through, or nil. Pass
-	// http.ProxyFromEnvironment to honour HTTPS_PROXY. Nil means no proxy.
-	// The mutual TLS goes through the proxy and ends at the gateway.
+	// OuterTLS puts the mutual TLS inside the WebSocket, for a gateway whose
+	// Config.InnerTLS is set: the TLS around the WebSocket may then end at a load
+	// balancer or an inspecting proxy. OuterTLS is for that one: the zero
+	// tls.Config trusts the roots of the system and has no client certificate. It
+	// is copied. TLSClientConfig is for the gateway as ever, and its ServerName,
+	// if it is empty, the host of the URL. Nil means that the mutual TLS is around
+	// the WebSocket.
+	OuterTLS *tls.Config
+
+	// Proxy returns the proxy to go through, or nil: an http:// or https:// URL for
+	// CONNECT, socks5:// for SOCKS5 (names are resolved by the proxy), with user
+	// and password where the proxy wants them. Pass http.ProxyFromEnvironment to
+	// honour HTTPS_PROXY and NO_PROXY. Nil means no proxy. The TLS goes through
+	// the proxy. What fails at the proxy is a *[ProxyError].
 	Proxy func(*http.Request) (*url.URL, error)
+
+	// ProxyTLS is for the TLS with an https:// proxy, and is copied. Nil trusts
+	// the roots of the system and has no client certificate.
+	ProxyTLS *tls.Config
 
 	// NetDial makes the connection to the gateway or the proxy. Nil means a
 	// net.Dialer.
@@ -51,7 +60,23 @@ type Dialer struct {
 // path in it is kept in front of [Path]. Redirects are not followed. An answer
 // other than a tunnel is a *[HandshakeError].
 func (d *Dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
-	cfg := d.Config.withDefaults(10 * time.Second)
+	a, err := d.newAttempt(gateway)
+	if err != nil {
+		return nil, err
+	}
+	within := a.cfg.HandshakeTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, within,
+		fmt.Errorf("websocket: no tunnel to %s within %v: %w", a.target.Host, within, transport.Timeout))
+	defer cancel()
+	m, err := a.dial(ctx)
+	if err != nil {
+		return nil, a.explain(ctx, err)
+	}
+	return m, nil
+}
+
+// newAttempt checks what can be checked before there is a connection.
+func (d *Dialer) newAttempt(gateway string) (*attempt, error) {
 	target, err := tunnelURL(gateway)
 	if err != nil {
 		return nil, err
@@ -59,78 +84,26 @@ func (d *Dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error
 	if err := checkHeader(d.Header); err != nil {
 		return nil, err
 	}
-	tlsConfig, err := d.tlsConfig()
-	if err != nil {
+	inner := d.OuterTLS != nil
+	a := &attempt{
+		target: target,
+		header: d.Header.Clone(),
+		speaks: protocols(inner),
+		cfg:    d.Config.withDefaults(10 * time.Second),
+	}
+	if a.proxy, err = chooseProxy(d.Proxy, target); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.HandshakeTimeout,
-		fmt.Errorf("websocket: no tunnel to %s within %v: %w", target.Host, cfg.HandshakeTimeout, transport.Timeout))
-	defer cancel()
-	m, err := d.dial(ctx, target, tlsConfig, cfg)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("websocket: dial %s: %w", target.Host, err)
+	a.socket.dial = dialThrough(d.NetDial, a.proxy, d.ProxyTLS)
+	if !inner {
+		a.outer, err = agentTLS(d.TLSClientConfig, http1)
+		return a, err
 	}
-	return m, nil
-}
-
-func (d *Dialer) dial(ctx context.Context, target *url.URL, tlsConfig *tls.Config, cfg Config) (_ session, err error) {
-	var socket socket
-	defer func() {
-		if err != nil {
-			socket.close()
-		}
-	}()
-	rt := &http.Transport{
-		Proxy:                  d.Proxy,
-		DialContext:            socket.dialWith(ctx, d.NetDial),
-		TLSClientConfig:        tlsConfig,
-		MaxResponseHeaderBytes: 16 << 10,
-		MaxIdleConnsPerHost:    -1, // the connection becomes the tunnel or is of no use
-		OnProxyConnectResponse: proxyAnswer,
+	a.outer = clientTLS(d.OuterTLS, http1)
+	if a.inner, err = agentTLS(d.TLSClientConfig); err == nil && a.inner.ServerName == "" {
+		a.inner.ServerName = target.Hostname()
 	}
-	defer rt.CloseIdleConnections()
-	var asked, answered time.Time
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest:         func(httptrace.WroteRequestInfo) { asked = time.Now() },
-		GotFirstResponseByte: func() { answered = time.Now() },
-	})
-	//nolint:bodyclose // the WebSocket has taken the body
-	ws, response, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
-		HTTPClient: &http.Client{
-			Transport:     rt,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		HTTPHeader:   d.Header.Clone(),
-		Subprotocols: subprotocols(protocols()),
-	})
-	if err != nil {
-		return nil, answer(response, err)
-	}
-	speaks, ok := agreed(protocols(), ws.Subprotocol())
-	if !ok {
-		return nil, fmt.Errorf("the gateway does not speak the WebSocket subprotocol %s: is %s its URL?",
-			strings.Join(subprotocols(protocols()), " or "), target)
-	}
-	if response.TLS == nil {
-		return nil, errors.New("the connection has no TLS")
-	}
-	m, err := speaks.start(newWSCarrier(ws, socket.conn), true, answered.Sub(asked), *response.TLS, cfg)
-	if err != nil {
-		return nil, err
-	}
-	err = m.awaitReady(ctx, func() transport.Code {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return transport.Timeout
-		}
-		return transport.Canceled
-	})
-	if err != nil {
-		return nil, err
-	}
-	return m, nil
+	return a, err
 }
 
 // tunnelURL builds the URL of the tunnel from the base URL of a gateway.
@@ -153,32 +126,6 @@ func tunnelURL(gateway string) (*url.URL, error) {
 	return u.JoinPath(Path), nil
 }
 
-// tlsConfig returns the configuration for one dial.
-func (d *Dialer) tlsConfig() (*tls.Config, error) {
-	c := d.TLSClientConfig
-	if c == nil || len(c.Certificates) == 0 && c.GetClientCertificate == nil {
-		return nil, errNoCertificate
-	}
-	c = c.Clone()
-	c.MinVersion = max(c.MinVersion, tls.VersionTLS13)
-	c.NextProtos = []string{"http/1.1"}
-	c.ClientSessionCache = nil
-	c.DynamicRecordSizingDisabled = true
-	return c, nil
-}
-
-// proxyAnswer types the error of a proxy that refuses CONNECT.
-func proxyAnswer(_ context.Context, proxy *url.URL, _ *http.Request, r *http.Response) error {
-	if r.StatusCode == http.StatusOK {
-		return nil
-	}
-	return &HandshakeError{
-		Status:     r.StatusCode,
-		RetryAfter: retryAfter(r.Header, time.Now()),
-		Reason:     "this is the proxy " + proxy.Host,
-	}
-}
-
 // answer types the error of a request that did not become a WebSocket.
 func answer(r *http.Response, err error) error {
 	if r == nil || r.StatusCode == http.StatusSwitchingProtocols {
@@ -197,45 +144,4 @@ func answer(r *http.Response, err error) error {
 		e.Reason = cleanReason(string(text))
 	}
 	return e
-}
-
-// socket remembers what a dial opened, to close it if the dial fails and to know
-// what is below the tunnel if it does not.
-type socket struct {
-	conn net.Conn // the newest; read it after the dial only
-
-	mu     sync.Mutex
-	all    []net.Conn
-	closed bool
-}
-
-func (s *socket) dialWith(dialing context.Context, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	// http.Transport detaches its dials from the request; these end with it.
-	return func(_ context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(dialing, network, address)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.closed {
-			_ = conn.Close()
-			return nil, net.ErrClosed
-		}
-		s.conn = &cork{Conn: conn}
-		s.all = append(s.all, s.conn)
-		return s.conn, nil
-	}
-}
-
-func (s *socket) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for _, c := range slices.Backward(s.all) {
-		_ = c.Close()
-	}
 }

@@ -21,6 +21,19 @@
 //
 // and then calls Accept.
 //
+// # Load balancers and proxies
+//
+// The mutual TLS is around the WebSocket, end to end: forward proxies pass it
+// through with CONNECT or SOCKS5 (Dialer.Proxy), load balancers pass it through by
+// SNI. Where something between ends the TLS, it moves inside the WebSocket:
+// Dialer.OuterTLS at the agent and Config.InnerTLS at the gateway, always both. The
+// two forms have different subprotocols, and a Listener takes one of them; a
+// gateway that wants both mounts two Listeners, one under a prefix of its own.
+//
+// A balancer that drops connections without traffic must wait longer than the
+// pings of the tunnel, 15 s when idle. (nginx: proxy_read_timeout and
+// proxy_send_timeout, 60 s by default; haproxy: timeout tunnel.)
+//
 // # On the wire
 //
 // The peers speak the WebSocket subprotocol [Subprotocol] at [Path]: binary
@@ -45,6 +58,7 @@
 //
 // Liveness: a connection whose peer is silent is found by the pings of the
 // tunnel; this package only ends a connection that takes no data for
-// Config.WriteTimeout. Authorisation: every verified certificate may connect.
-// Plain HTTP, TLS that ends before this process, and environment variables.
+// Config.WriteTimeout, and asks the kernel for keep-alives. Authorisation: every
+// verified certificate may connect. Identity from header fields. Environment
+// variables.
 package websocket

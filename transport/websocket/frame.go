@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/outgate/outgate/transport"
 )
 
 // A frame is that of smux version 2, its numbers little-endian:
@@ -21,6 +23,7 @@ const (
 	cmdData               // PSH
 	cmdNop                // NOP
 	cmdWindow             // UPD: consumed u32, window u32
+	cmdClose              // ours: the connection ends; code u32, reason
 )
 
 // Stream 0 is the connection itself, as in HTTP/2. smux numbers its streams from
@@ -32,6 +35,7 @@ const (
 	streamControl = 0
 	windowSize    = 8
 	controlSize   = 13
+	codeSize      = 4
 )
 
 // The kinds of control records.
@@ -65,6 +69,8 @@ func parseHeader(b [headerSize]byte) (frameHeader, error) {
 		}
 	case cmdWindow:
 		least, most = windowSize, windowSize
+	case cmdClose:
+		least, most = codeSize, codeSize+maxCloseReason
 	default:
 		return h, fmt.Errorf("unknown command %d", h.command)
 	}
@@ -74,10 +80,10 @@ func parseHeader(b [headerSize]byte) (frameHeader, error) {
 	var possible bool
 	switch h.stream {
 	case streamControl:
-		possible = h.command == cmdData || h.command == cmdNop
+		possible = h.command == cmdData || h.command == cmdNop || h.command == cmdClose
 	case 1:
 	default:
-		possible = h.command != cmdNop
+		possible = h.command != cmdNop && h.command != cmdClose
 	}
 	if !possible {
 		return h, fmt.Errorf("command %d on stream %d", h.command, h.stream)
@@ -134,4 +140,21 @@ func parseControl(b [controlSize]byte) (control, error) {
 		return c, fmt.Errorf("code %d is out of range", c.value)
 	}
 	return c, nil
+}
+
+// appendClose appends the frame that says why a connection ends where a close frame
+// of the WebSocket would not be the peer's own word: inside TLS.
+func appendClose(b []byte, e *transport.CloseError) []byte {
+	reason := cleanReason(e.Reason)
+	b = appendHeader(b, cmdClose, codeSize+len(reason), streamControl)
+	return append(binary.LittleEndian.AppendUint32(b, uint32(e.Code)), reason...)
+}
+
+// parseClose reads the payload of such a frame.
+func parseClose(b []byte) *transport.CloseError {
+	return &transport.CloseError{
+		Code:   transport.Code(binary.LittleEndian.Uint32(b)),
+		Reason: cleanReason(string(b[codeSize:])),
+		Remote: true,
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/transport"
 )
 
 // The bytes are those of the specification; whoever changes them makes a new
@@ -19,6 +21,7 @@ func TestFramesHaveTheirBytes(t *testing.T) {
 		"02020d00" + "00000000" + "02" + "03000000" + "0807060504030201": appendControl(nil, control{kindEnd, 3, 0x0102030405060708}),
 		"02020d00" + "00000000" + "03" + "02000000" + "ffffffff00000000": appendControl(nil, control{kindReset, 2, 0xffffffff}),
 		"02020d00" + "00000000" + "04" + "04000000" + "0300000000000000": appendControl(nil, control{kindStop, 4, 3}),
+		"02050700" + "00000000" + "0d000000" + "627965":                  appendClose(nil, &transport.CloseError{Code: transport.Revoked, Reason: "bye"}),
 	} {
 		require.Equal(t, want, hex.EncodeToString(got))
 	}

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -66,22 +65,48 @@ type refusal struct {
 }
 
 // admit checks what the WebSocket library does not.
-func admit(r *http.Request) *refusal {
+func (l *Listener) admit(r *http.Request) *refusal {
+	inner := l.innerTLS != nil
 	switch {
-	case r.TLS == nil:
-		return &refusal{http.StatusForbidden, "the tunnel needs TLS that ends in this server"}
-	case r.TLS.Version < tls.VersionTLS13:
-		return &refusal{http.StatusForbidden, "the tunnel needs TLS 1.3"}
-	case len(r.TLS.VerifiedChains) == 0:
-		return &refusal{http.StatusForbidden, "the tunnel needs a client certificate that this server verifies: " +
-			"present the agent's certificate, and do not let a proxy end the TLS connection"}
-	case r.TLS.DidResume:
-		// A ticket could outlive the certificate or its revocation.
-		return &refusal{http.StatusForbidden, "the tunnel needs a full TLS handshake: disable session tickets"}
 	case r.Header["Origin"] != nil || r.Header["Cookie"] != nil:
 		return &refusal{http.StatusForbidden, "the tunnel is not for browsers: send neither Origin nor Cookie"}
-	case !offered(r.Header, protocols()):
-		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + strings.Join(subprotocols(protocols()), " or ")}
+	case inner && offered(r.Header, protocols(false)) && !offered(r.Header, protocols(true)):
+		return &refusal{http.StatusForbidden, "this gateway wants the mutual TLS inside the WebSocket: " +
+			"set OuterTLS in the agent's websocket.Dialer"}
+	case !inner && offered(r.Header, protocols(true)) && !offered(r.Header, protocols(false)):
+		return &refusal{http.StatusForbidden, "this gateway takes no TLS inside the WebSocket: " +
+			"leave OuterTLS nil in the agent's websocket.Dialer, or set InnerTLS in the gateway's websocket.Config"}
+	case inner && r.TLS == nil && !l.cfg.AllowPlainHTTP:
+		return &refusal{http.StatusForbidden, "the request came without TLS: " +
+			"if a load balancer in front of the gateway ends it, set AllowPlainHTTP in the gateway's websocket.Config"}
+	}
+	if !inner {
+		if no := admitAgent(r.TLS); no != nil {
+			return no
+		}
+	}
+	if !offered(r.Header, protocols(inner)) {
+		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + strings.Join(subprotocols(protocols(inner)), " or ")}
+	}
+	return nil
+}
+
+const elsewhere = "where a load balancer or proxy ends the TLS, put the mutual TLS inside the WebSocket: " +
+	"OuterTLS in the agent's websocket.Dialer, InnerTLS in the gateway's websocket.Config"
+
+// admitAgent checks the mutual TLS with an agent.
+func admitAgent(state *tls.ConnectionState) *refusal {
+	switch {
+	case state == nil:
+		return &refusal{http.StatusForbidden, "the tunnel needs TLS that ends in this server; " + elsewhere}
+	case state.Version < tls.VersionTLS13:
+		return &refusal{http.StatusForbidden, "the tunnel needs TLS 1.3"}
+	case len(state.VerifiedChains) == 0:
+		return &refusal{http.StatusForbidden, "the tunnel needs a client certificate that this server verifies: " +
+			"present the agent's certificate; " + elsewhere}
+	case state.DidResume:
+		// A ticket could outlive the certificate or its revocation.
+		return &refusal{http.StatusForbidden, "the tunnel needs a full TLS handshake: disable session tickets"}
 	}
 	return nil
 }
@@ -103,6 +128,3 @@ func checkHeader(h http.Header) error {
 	}
 	return nil
 }
-
-var errNoCertificate = errors.New("websocket: Dialer.TLSClientConfig has no client certificate: " +
-	"set Certificates or GetClientCertificate to the agent's")

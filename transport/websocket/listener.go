@@ -3,6 +3,8 @@ package websocket
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,8 +33,9 @@ var (
 // from a browser. Shutdown and Close of that server neither wait for tunnels nor
 // end them; the connections that Accept returned do that.
 type Listener struct {
-	cfg    Config
-	server *server // if it owns its socket
+	cfg      Config
+	innerTLS *tls.Config // for the agents, or nil if the TLS of the request is
+	server   *server     // if it owns its socket
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -44,7 +47,8 @@ type Listener struct {
 	handlers sync.WaitGroup // requests that may still put into queue
 }
 
-// NewListener returns a Listener to mount at [Path].
+// NewListener returns a Listener to mount at [Path]. When cfg cannot work, Accept
+// says why and requests are refused.
 func NewListener(cfg Config) *Listener {
 	cfg = cfg.withDefaults(5 * time.Second)
 	l := &Listener{
@@ -53,7 +57,21 @@ func NewListener(cfg Config) *Listener {
 		queue:  make(chan session, cfg.Backlog),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	if err := l.setInnerTLS(); err != nil {
+		l.closed = true
+		l.cancel(err)
+	}
 	return l
+}
+
+func (l *Listener) setInnerTLS() (err error) {
+	switch {
+	case l.cfg.InnerTLS != nil:
+		l.innerTLS, err = serverTLS("Config.InnerTLS", l.cfg.InnerTLS, subprotocols(protocols(true))...)
+	case l.cfg.AllowPlainHTTP:
+		err = errors.New("websocket: Config.AllowPlainHTTP needs Config.InnerTLS, or nobody would be authenticated")
+	}
+	return err
 }
 
 // ServeHTTP makes a tunnel of the request and returns when it waits for Accept.
@@ -65,7 +83,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer l.handlers.Done()
-	if no := admit(r); no != nil {
+	if no := l.admit(r); no != nil {
 		l.refuse(w, r, no)
 		return
 	}
@@ -105,25 +123,21 @@ func (l *Listener) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 // upgrade makes a connection that is ready for streams.
 func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, error) {
 	hijacker := &hijacker{ResponseWriter: w}
-	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: subprotocols(protocols())})
+	speaks := protocols(l.innerTLS != nil)
+	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: subprotocols(speaks)})
 	if err != nil {
 		if hijacker.conn != nil {
 			_ = hijacker.conn.Close()
 		}
 		return nil, err
 	}
-	speaks, ok := agreed(protocols(), ws.Subprotocol())
-	if !ok {
-		_ = ws.CloseNow()
-		return nil, fmt.Errorf("the WebSocket library chose the subprotocol %q", ws.Subprotocol())
-	}
-	m, err := speaks.start(newWSCarrier(ws, hijacker.conn), false, 0, *r.TLS, l.cfg)
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	m, err := l.start(ctx, newWSCarrier(ws, hijacker.conn, l.cfg), ws.Subprotocol(), r.TLS)
 	if err != nil {
 		_ = ws.CloseNow()
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
-	defer cancel()
 	err = m.awaitReady(ctx, func() transport.Code {
 		if l.ctx.Err() != nil {
 			return transport.Draining
@@ -131,6 +145,26 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, err
 		return transport.Timeout
 	})
 	return m, err
+}
+
+// start begins what the subprotocol says.
+func (l *Listener) start(ctx context.Context, ws *wsCarrier, subprotocol string, state *tls.ConnectionState) (session, error) {
+	speaks, ok := agreed(protocols(l.innerTLS != nil), subprotocol)
+	if !ok {
+		return nil, fmt.Errorf("the WebSocket library chose the subprotocol %q", subprotocol)
+	}
+	if l.innerTLS == nil {
+		return speaks.start(ws, false, 0, *state, l.cfg)
+	}
+	inner, err := newInnerCarrier(ctx, ws, tls.Server, l.innerTLS, subprotocol)
+	if err != nil {
+		return nil, err
+	}
+	agent := inner.ConnectionState()
+	if no := admitAgent(&agent); no != nil {
+		return nil, errors.New(no.reason)
+	}
+	return speaks.start(inner, false, 0, agent, l.cfg)
 }
 
 // Accept implements transport.Listener.

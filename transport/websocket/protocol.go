@@ -29,13 +29,17 @@ type session interface {
 	awaitReady(ctx context.Context, code func() transport.Code) error
 }
 
-// protocols returns what this side speaks, the best first.
-func protocols() []protocol {
-	return []protocol{
-		{Subprotocol, func(c carrier, client bool, rtt time.Duration, state tls.ConnectionState, cfg Config) (session, error) {
-			return newMux(c, client, rtt, state, cfg)
-		}},
+// protocols returns what this side speaks, the best first: inside a TLS of its
+// own, or in the WebSocket itself. The names differ, so that neither peer takes
+// one for the other.
+func protocols(inner bool) []protocol {
+	smux := func(c carrier, client bool, rtt time.Duration, state tls.ConnectionState, cfg Config) (session, error) {
+		return newMux(c, client, rtt, state, cfg)
 	}
+	if inner {
+		return []protocol{{InnerSubprotocol, smux}}
+	}
+	return []protocol{{Subprotocol, smux}}
 }
 
 // subprotocols returns the names of protocols, in their order.

@@ -74,7 +74,7 @@ func TestATunnelGoesThroughAProxyAndStaysMutualTLS(t *testing.T) {
 	var refused *websocket.HandshakeError
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, http.StatusProxyAuthRequired, refused.Status)
-	require.ErrorContains(t, err, "proxy "+u.Host)
+	require.ErrorContains(t, err, "proxy http://"+u.Host)
 	require.NotContains(t, err.Error(), "secret")
 }
 

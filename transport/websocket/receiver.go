@@ -82,8 +82,11 @@ func (r *receiver) next() error {
 // of one that smux should not have is read.
 func (r *receiver) frame(h frameHeader) (forSmux bool, err error) {
 	if h.stream == streamControl {
-		if h.command == cmdNop {
+		switch h.command {
+		case cmdNop:
 			return false, nil
+		case cmdClose:
+			return false, r.close(h.length)
 		}
 		return false, r.control()
 	}
@@ -125,6 +128,18 @@ func (r *receiver) frame(h frameHeader) (forSmux bool, err error) {
 		return false, protocolError(fmt.Errorf("stream %d: %w", h.stream, err))
 	}
 	return forSmux, nil
+}
+
+// close returns why the peer ends the connection.
+func (r *receiver) close(n int) error {
+	if _, inner := r.src.(*innerCarrier); !inner {
+		return protocolError(fmt.Errorf("command %d outside TLS of its own", cmdClose))
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r.src, b); err != nil {
+		return err
+	}
+	return parseClose(b)
 }
 
 func (r *receiver) control() error {

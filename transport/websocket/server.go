@@ -25,9 +25,17 @@ type server struct {
 // Listen listens on a TCP address and serves tunnels and nothing else. The
 // tlsConfig needs the gateway's certificate and, in ClientCAs, the authority of
 // the agents; it is copied, and the copy demands TLS 1.3 and a verified client
-// certificate and issues no session tickets.
+// certificate and issues no session tickets. So does what its GetConfigForClient
+// returns.
+//
+// With Config.InnerTLS those demands are for that one, and tlsConfig is for the
+// outer TLS, as the caller likes it; with Config.AllowPlainHTTP nil is plain HTTP.
 func Listen(address string, tlsConfig *tls.Config, cfg Config) (*Listener, error) {
-	tlsConfig, err := serverTLS(tlsConfig)
+	l := NewListener(cfg)
+	if err := l.ended(); err != nil {
+		return nil, err
+	}
+	tlsConfig, err := l.outerTLS(tlsConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +43,6 @@ func Listen(address string, tlsConfig *tls.Config, cfg Config) (*Listener, error
 	if err != nil {
 		return nil, fmt.Errorf("websocket: %w", err)
 	}
-	l := NewListener(cfg)
 	routes := http.NewServeMux()
 	routes.Handle(Path, l)
 	l.server = &server{
@@ -51,26 +58,28 @@ func Listen(address string, tlsConfig *tls.Config, cfg Config) (*Listener, error
 			TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		},
 	}
-	go l.serve(tls.NewListener(corkListener{socket}, tlsConfig))
+	socket = corkListener{socket}
+	if tlsConfig != nil {
+		socket = tls.NewListener(socket, tlsConfig)
+	}
+	go l.serve(socket)
 	return l, nil
 }
 
-// serverTLS returns a copy of c for a socket that serves tunnels only.
-func serverTLS(c *tls.Config) (*tls.Config, error) {
+// outerTLS returns what the socket of the Listener speaks, nil for plain HTTP.
+func (l *Listener) outerTLS(c *tls.Config) (*tls.Config, error) {
 	switch {
-	case c == nil || len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil:
-		return nil, errors.New("websocket: the TLS configuration has no certificate for the gateway")
-	case c.ClientCAs == nil && c.GetConfigForClient == nil:
-		return nil, errors.New("websocket: the TLS configuration has no ClientCAs: set them to the authority of the agents, " +
-			"or every certificate of a public authority could connect")
+	case l.innerTLS == nil:
+		return serverTLS("the TLS configuration", c, http1)
+	case c != nil:
+		c = c.Clone()
+		c.NextProtos = []string{http1}
+		c.DynamicRecordSizingDisabled = true
+		return c, nil
+	case !l.cfg.AllowPlainHTTP:
+		return nil, errors.New("websocket: no TLS configuration: if a load balancer in front of the socket ends the TLS, set Config.AllowPlainHTTP")
 	}
-	c = c.Clone()
-	c.MinVersion = max(c.MinVersion, tls.VersionTLS13)
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	c.SessionTicketsDisabled = true
-	c.NextProtos = []string{"http/1.1"}
-	c.DynamicRecordSizingDisabled = true
-	return c, nil
+	return nil, nil
 }
 
 // serve runs until the Listener is closed or the socket fails.

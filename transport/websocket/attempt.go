@@ -1,0 +1,128 @@
+package websocket
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/outgate/outgate/transport"
+)
+
+// attempt is one Dial.
+type attempt struct {
+	target *url.URL
+	proxy  *url.URL // or nil
+	header http.Header
+	speaks []protocol
+	outer  *tls.Config // around the WebSocket
+	inner  *tls.Config // inside, or nil
+	cfg    Config
+
+	socket    socket
+	pastProxy atomic.Bool // what fails from here on is not the proxy's fault
+}
+
+func (a *attempt) dial(ctx context.Context) (_ session, err error) {
+	defer func() {
+		if err != nil {
+			a.socket.close()
+		}
+	}()
+	var asked, answered time.Time
+	//nolint:bodyclose // the WebSocket has taken the body
+	ws, response, err := a.upgrade(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		TLSHandshakeStart:    func() { a.pastProxy.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { asked = time.Now() },
+		GotFirstResponseByte: func() { answered = time.Now() },
+	}))
+	if err != nil {
+		return nil, answer(response, err)
+	}
+	spoken, ok := agreed(a.speaks, ws.Subprotocol())
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("the gateway does not speak the WebSocket subprotocol %s: is %s its URL?",
+			strings.Join(subprotocols(a.speaks), " or "), a.target)
+	case response.TLS == nil:
+		return nil, errors.New("the connection has no TLS")
+	}
+	over := newWSCarrier(ws, a.socket.conn, a.cfg)
+	m, err := a.start(ctx, over, spoken, answered.Sub(asked), *response.TLS)
+	if err != nil {
+		return nil, err
+	}
+	err = m.awaitReady(ctx, func() transport.Code {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return transport.Timeout
+		}
+		return transport.Canceled
+	})
+	switch {
+	case err != nil && a.inner != nil: // the gateway may not trust the agent's certificate
+		return nil, fmt.Errorf("inside the WebSocket: %w", err)
+	case err != nil:
+		return nil, err
+	}
+	return m, nil
+}
+
+// upgrade asks for the WebSocket.
+func (a *attempt) upgrade(ctx context.Context) (*websocket.Conn, *http.Response, error) {
+	rt := &http.Transport{
+		Proxy:                  plainProxy(a.proxy),
+		DialContext:            a.socket.dialWith(ctx),
+		TLSClientConfig:        a.outer,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    -1, // the connection becomes the tunnel or is of no use
+		OnProxyConnectResponse: proxyAnswer,
+	}
+	defer rt.CloseIdleConnections()
+	return websocket.Dial(ctx, a.target.String(), &websocket.DialOptions{
+		HTTPClient: &http.Client{
+			Transport:     rt,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		HTTPHeader:   a.header,
+		Subprotocols: subprotocols(a.speaks),
+	})
+}
+
+// start begins what the peers have agreed on.
+func (a *attempt) start(ctx context.Context, over *wsCarrier, spoken protocol, rtt time.Duration, state tls.ConnectionState) (session, error) {
+	if a.inner == nil {
+		return spoken.start(over, true, rtt, state, a.cfg)
+	}
+	c := a.inner.Clone()
+	c.NextProtos = []string{spoken.subprotocol}
+	inside, err := newInnerCarrier(ctx, over, tls.Client, c, spoken.subprotocol)
+	if err != nil {
+		return nil, err
+	}
+	return spoken.start(inside, true, rtt, inside.ConnectionState(), a.cfg)
+}
+
+// explain says whose error it is and, where that is known, what to do about it.
+func (a *attempt) explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	} else {
+		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok && a.inner == nil {
+			err = fmt.Errorf("%w (is there a load balancer or proxy that ends the TLS? Then set Dialer.OuterTLS)", err)
+		}
+		err = fmt.Errorf("websocket: dial %s: %w", a.target.Host, err)
+	}
+	if a.proxy != nil && !a.pastProxy.Load() {
+		return blameProxy(a.proxy, err)
+	}
+	return err
+}
