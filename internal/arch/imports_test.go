@@ -53,6 +53,7 @@ var imports = map[string]allowance{
 
 	"internal/arch":    {},
 	"internal/wire":    {own: []string{"transport", internal}},
+	"internal/cork":    {},
 	"internal/mux":     {own: []string{"transport", internal}},
 	"internal/splice":  {own: []string{"transport", internal}},
 	"internal/testca":  {suite: true},

@@ -2,69 +2,29 @@ package mux
 
 import "time"
 
-// Corker is a connection below an encrypting one that can keep what is written
-// to it, so that everything of a batch leaves at once and without a wait.
+// Corker is a connection below an encrypting one that keeps what is written to it
+// between Cork and Uncork, so that everything of a batch leaves at once.
 type Corker interface {
-	// Cork makes Write keep what it gets, up to the next Uncork.
 	Cork()
-
-	// Uncork writes what was kept. If it may not wait it writes what the network
-	// takes at once, and reports whether that was all; the rest is for an Uncork
-	// that may wait.
-	Uncork(wait bool) (sent bool, err error)
+	Uncork() error
 }
 
-// flush writes what was appended, unless somebody writes: then he will do it.
+// flush has what was appended written, unless somebody writes: then he will do it.
+// It does not write itself, since the network could make it wait beyond the
+// deadline of its caller; and who calls it often appends more before it waits for
+// an answer, which then leaves with it.
 func (w *sender) flush() {
 	w.mu.Lock()
-	if w.busy || w.dead || !w.pending() {
-		w.mu.Unlock()
-		return
-	}
-	w.busy = true
-	if w.corker == nil {
-		w.mu.Unlock()
-		go w.run()
-		return
-	}
-	b := w.take()
-	if b == nil {
-		w.rest()
-		w.mu.Unlock()
-		return
-	}
-	w.mu.Unlock()
-	if !w.write(b) {
-		return
-	}
-	sent, err := w.corker.Uncork(false)
-	if err != nil {
-		w.fail(err)
-		return
-	}
-	// The caller has done its share: what is left, or came meanwhile, is for
-	// another goroutine.
-	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !sent || w.ending || w.pending() {
-		go w.run()
-		return
+	if !w.busy && !w.dead && w.pending() {
+		w.busy = true
+		go w.running()
 	}
-	w.busy = false
 }
 
 // run writes until there is nothing left to write. Its caller has set busy.
 func (w *sender) run() {
 	for {
-		if w.corker != nil {
-			w.guard()
-			_, err := w.corker.Uncork(true)
-			w.watchdog.Stop()
-			if err != nil {
-				w.fail(err)
-				return
-			}
-		}
 		w.mu.Lock()
 		b := w.take()
 		if b == nil {
@@ -73,26 +33,29 @@ func (w *sender) run() {
 			return
 		}
 		w.mu.Unlock()
-		if !w.write(b) {
+		w.guard()
+		err := w.write(b)
+		w.watchdog.Stop()
+		b.recycle()
+		if err != nil {
+			w.fail(err)
 			return
 		}
 	}
 }
 
-// write gives a batch to the connection, and reports whether it took it.
-func (w *sender) write(b *batch) bool {
-	if w.corker != nil {
-		w.corker.Cork()
-	} else {
-		w.guard()
-		defer w.watchdog.Stop()
+// write gives a batch to the connection.
+func (w *sender) write(b *batch) error {
+	if w.corker == nil {
+		_, err := w.conn.Write(b.frames())
+		return err
 	}
+	w.corker.Cork()
 	_, err := w.conn.Write(b.frames())
-	b.recycle()
-	if err != nil {
-		w.fail(err)
+	if uncorked := w.corker.Uncork(); err == nil {
+		err = uncorked
 	}
-	return err == nil
+	return err
 }
 
 // guard ends the connection unless the watchdog is stopped in time. Only who has
@@ -145,7 +108,7 @@ func (w *sender) end(goodbye []byte) {
 	w.small, w.large = nil, nil // their Writes have failed with the connection
 	w.mu.Unlock()
 	if start {
-		go w.run()
+		go w.running()
 	}
 	<-w.done
 }

@@ -27,8 +27,10 @@ const maxFrame = 32 << 10
 type sender struct {
 	m      *Mux
 	conn   net.Conn
-	corker Corker        // below conn; nil if a Write to conn waits for the network
+	corker Corker        // below conn, or nil
 	done   chan struct{} // closed when nothing will be written any more
+
+	running func() // is run; a go statement with a method would allocate
 
 	mu      sync.Mutex
 	busy    bool   // somebody writes, and will look again before he stops
@@ -49,6 +51,7 @@ type sender struct {
 
 func newSender(m *Mux) *sender {
 	w := &sender{m: m, conn: m.conn, done: make(chan struct{})}
+	w.running = w.run
 	conn := m.conn
 	for {
 		if c, ok := conn.(Corker); ok {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/outgate/outgate/internal/cork"
 	"github.com/outgate/outgate/internal/mux"
 	"github.com/outgate/outgate/transport/transporttest"
 )
@@ -14,6 +15,14 @@ func TestAMuxOverTLSKeepsThePromisesOfATransport(t *testing.T) {
 
 func TestAMuxOverAPipeKeepsThePromisesOfATransport(t *testing.T) {
 	transporttest.Run(t, harness(overPipe(newIdentities(t))))
+}
+
+func TestAMuxOverCorkedTLSKeepsThePromisesOfATransport(t *testing.T) {
+	transporttest.Run(t, harness(overCorkedTLS(newIdentities(t))))
+}
+
+func BenchmarkCorkedTLS(b *testing.B) {
+	transporttest.Benchmark(b, harness(overCorkedTLS(newIdentities(b))))
 }
 
 func BenchmarkTLS(b *testing.B) { transporttest.Benchmark(b, harness(overTLS(newIdentities(b)))) }
@@ -37,6 +46,15 @@ func overTLS(i identities) func(testing.TB) carrier {
 		tb.Helper()
 		dialed, accepted := sockets(tb)
 		return i.secure(tb, dialed, accepted)
+	}
+}
+
+// overCorkedTLS is how the transports do it.
+func overCorkedTLS(i identities) func(testing.TB) carrier {
+	return func(tb testing.TB) carrier {
+		tb.Helper()
+		dialed, accepted := sockets(tb)
+		return i.secure(tb, cork.New(dialed), cork.New(accepted))
 	}
 }
 
