@@ -78,13 +78,10 @@ func TestTheSpecificationHasTheLimitsOfTheCode(t *testing.T) {
 	}{
 		{"control frame, bytes", MaxControl},
 		{"header or reply, bytes", MaxHeader},
-		{"`type`, `instance`, `software`, `gateway` and each entry of a list, bytes", maxName},
+		{"`type`, `instance`, `software`, `gateway`, `service`, `request_id`, `traceparent` and each entry of a list, bytes", maxName},
 		{"entries of a list", maxEntries},
-		{"`service`, bytes", MaxService},
 		{"`address` and `addr`, bytes", MaxAddress},
 		{"`subject`, bytes", MaxSubject},
-		{"`request_id`, bytes", MaxRequestID},
-		{"`traceparent`, bytes", MaxTraceParent},
 		{"`reason`, bytes", MaxReason},
 		{"`hop`", MaxHop},
 		{"`within_ms` and `deadline_ms`", maxMillis},
@@ -92,6 +89,7 @@ func TestTheSpecificationHasTheLimitsOfTheCode(t *testing.T) {
 		want = append(want, []string{limit.of, strconv.FormatInt(limit.value, 10)})
 	}
 	require.Equal(t, want, table(section(t, "## Limits")))
+	require.Equal(t, []int{maxName, maxName, maxName}, []int{MaxService, MaxRequestID, MaxTraceParent}, "they share a row")
 }
 
 func TestTheSpecificationHasTheFieldsOfTheCode(t *testing.T) {
