@@ -164,6 +164,7 @@ func TestWhatNobodyReadsDelaysACloseByASecondOnly(t *testing.T) {
 }
 
 func TestACloseReturnsWhenThePeerHasVanished(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ca := testca.New(t)
 	mute := &muteConn{PacketConn: socket(t)}
 	l, err := quic.ListenPacket(mute, ca.Gateway(), quic.ListenConfig{})
@@ -199,6 +200,7 @@ func TestBothSidesMayCloseAtOnce(t *testing.T) {
 }
 
 func TestADeadPeerIsNoticed(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ca := testca.New(t)
 	mute := &muteConn{PacketConn: socket(t)}
 	limits := quic.Config{IdleTimeout: 5 * time.Second}
@@ -224,6 +226,7 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 }
 
 func TestAnIdleConnectionStaysUp(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	if testing.Short() {
 		t.Log("short: two thirds of the idle timeout only")
 	}

@@ -26,6 +26,10 @@ const (
 
 	// minIdleTimeout is where the QUIC implementation cuts the peer's value off.
 	minIdleTimeout = 5 * time.Second
+
+	// idleMargin is how much more patience the QUIC implementation has than we: we
+	// keep what has arrived, it does not. It takes the lower of both sides' values.
+	idleMargin = 2
 )
 
 // Config limits one connection. Both sides have their own; each bounds what the
@@ -56,8 +60,8 @@ type Config struct {
 	// IdleTimeout is how long a silent peer is waited for. After a third of it
 	// without a packet this side asks for a sign of life, so that a connection
 	// without streams stays up, through address translators too, and a peer that
-	// vanished is noticed within 4/3 of it. The lower value of both sides counts.
-	// Zero means 9 s. Less than 5 s is refused.
+	// vanished is noticed within 9/8 of it, or within twice the peer's value if that
+	// is less. Zero means 9 s. Less than 5 s is refused.
 	IdleTimeout time.Duration
 }
 
@@ -89,7 +93,7 @@ func (c Config) quic(handshake time.Duration) (*quic.Config, error) {
 		// The library gives up after twice this value, and after this value of
 		// silence. The sum is what a handshaking peer may cost.
 		HandshakeIdleTimeout:           max(handshake/2, time.Millisecond),
-		MaxIdleTimeout:                 idle,
+		MaxIdleTimeout:                 idleMargin * idle,
 		KeepAlivePeriod:                idle / 3,
 		MaxIncomingStreams:             int64(streams),
 		MaxIncomingUniStreams:          1, // the control stream

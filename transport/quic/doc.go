@@ -26,11 +26,18 @@
 //
 // # The end of a connection
 //
+// What has arrived is delivered before the error, however a connection ends: the
+// streams take over what QUIC would throw away, no more than their windows, and
+// keep it until they are closed.
+//
 // CloseWithError takes one round trip: this side says goodbye on a control
-// stream, the peer ends its Mux, reads what had arrived, and closes the QUIC
-// connection. Both waits end after a second. A connection that breaks has no such
-// end: what had arrived and was not read when the peer fell silent is lost, and
-// every Read says so with a *transport.CloseError.
+// stream, the peer ends its Mux, receives what is under way, and closes the QUIC
+// connection. Both waits end after a second. Calls on the side that closes fail at
+// once. The exception to all this is a peer of another make that closes the QUIC
+// connection without a goodbye.
+//
+// A link that is down, a missing route or a firewall in the way is silence, which
+// a connection survives for as long as [Config].IdleTimeout lets it.
 //
 // # Sockets
 //

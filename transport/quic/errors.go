@@ -54,7 +54,7 @@ func closeError(err error) *transport.CloseError {
 		}
 		return &transport.CloseError{Code: code, Reason: cutReason(protocol.Error()), Remote: protocol.Remote}
 	case errors.As(err, &idle):
-		return &transport.CloseError{Code: transport.Timeout, Reason: "the peer fell silent", Remote: true}
+		return &transport.CloseError{Code: transport.Timeout, Reason: whySilent, Remote: true}
 	}
 	return &transport.CloseError{Code: transport.ConnectionLost, Reason: cutReason(err.Error()), Remote: true}
 }

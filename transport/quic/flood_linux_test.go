@@ -59,6 +59,7 @@ func collect(c *net.UDPConn) (got answers) {
 // A forged source cannot answer. What it is sent must not be worth forging, and
 // no more than RetryAbove of such handshakes may cost more than a Retry.
 func TestAFloodFromForgedSourcesGetsRetriesOnly(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	const (
 		sources    = 200
 		retryAbove = 16
@@ -128,6 +129,7 @@ func TestForgedPacketsDoNotLockTheirVictimOut(t *testing.T) {
 }
 
 func TestASourceHasNoMoreHandshakesThanItsShare(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	const share = 4
 	ca := testca.New(t)
 	l := listen(t, ca, quic.ListenConfig{MaxHandshakesPerSource: share, RetryAbove: -1})

@@ -64,6 +64,7 @@ type Listener struct {
 	quic     *quic.Listener
 	endpoint *endpoint
 	gate     *gate
+	limits   *quic.Config
 	waiting  chan *mux
 
 	mu      sync.Mutex    // held to add to waiting and to close closing
@@ -122,10 +123,12 @@ func ListenPacket(socket net.PacketConn, tlsConfig *tls.Config, c ListenConfig) 
 			maxPerSource: cmp.Or(c.MaxHandshakesPerSource, defaultMaxPerSource),
 			sources:      make(map[netip.Prefix]*source),
 		},
+		limits:  limits,
 		waiting: make(chan *mux, cmp.Or(c.Backlog, defaultBacklog)),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
+	l.endpoint.settled.Store(true)
 	l.endpoint.transport.VerifySourceAddress = l.gate.validate
 	l.endpoint.transport.ConnContext = l.gate.enter
 	l.quic, err = l.endpoint.transport.Listen(ours, limits)
@@ -177,7 +180,7 @@ func (l *Listener) enqueue(conn *quic.Conn) (transport.Code, string) {
 		return transport.Protocol, "no control stream"
 	}
 	l.endpoint.hold()
-	m := newMux(conn, l.endpoint, control)
+	m := newMux(conn, l.endpoint, control, l.limits)
 	go m.run(nil)
 	l.waiting <- m
 	return transport.NoError, ""

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -15,19 +14,14 @@ import (
 	"github.com/outgate/outgate/transport"
 )
 
-// drainTime is how long the end of a connection may take: for the closing side
-// to get across what it had accepted, for the other side to read it.
-const drainTime = time.Second
-
-// mux is a QUIC connection as a transport.Mux.
-//
-// One goroutine, run, owns the end: whoever ends the connection, run releases
-// the socket and then closes done.
+// mux is a QUIC connection as a transport.Mux. How it ends is in ending.go.
 type mux struct {
 	conn     *quic.Conn
 	endpoint *endpoint
 	tls      tls.ConnectionState
 	control  *quic.SendStream // the control stream of this side
+	idle     time.Duration    // how long the peer may be silent
+	window   int              // the most that a stream holds
 
 	ctx    context.Context // ends with the Mux, before the QUIC connection does
 	cancel context.CancelCauseFunc
@@ -36,174 +30,34 @@ type mux struct {
 
 	accepting chan struct{} // a semaphore; see AcceptStream
 
+	keeping   atomic.Bool  // the streams take over what has arrived; see stream.takeOver
+	keepUntil time.Time    // until then more may arrive; set before keeping
+	keepable  atomic.Int64 // how many bytes they may take, all together
+
 	mu      sync.Mutex
-	streams map[*stream]bool // in use by this side; the value: still read from
-	reading int              // how many of them are still read from
-	drained chan struct{}    // signal: reading became zero
+	streams map[*stream]struct{} // in use by this side
 }
 
 var _ transport.Mux = (*mux)(nil)
 
 // newMux makes a Mux of a connection that finished its handshake. It takes over
 // one use of e. run must be called.
-func newMux(conn *quic.Conn, e *endpoint, control *quic.SendStream) *mux {
+func newMux(conn *quic.Conn, e *endpoint, control *quic.SendStream, limits *quic.Config) *mux {
 	m := &mux{
 		conn:      conn,
 		endpoint:  e,
 		tls:       conn.ConnectionState().TLS,
 		control:   control,
+		idle:      limits.MaxIdleTimeout / idleMargin,
+		window:    int(limits.MaxStreamReceiveWindow), //nolint:gosec // it was an int in Config
 		done:      make(chan struct{}),
 		accepting: make(chan struct{}, 1),
-		streams:   make(map[*stream]bool),
-		drained:   make(chan struct{}, 1),
+		streams:   make(map[*stream]struct{}),
 	}
+	m.keepable.Store(int64(limits.MaxConnectionReceiveWindow)) //nolint:gosec // as above
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
+	e.add(m)
 	return m
-}
-
-// run waits for the end of the connection and brings it about when the peer
-// announces it. peer is the peer's control stream; nil when it did not open it
-// yet.
-func (m *mux) run(peer *quic.ReceiveStream) {
-	defer close(m.done)
-	defer m.endpoint.release()
-	goodbye, err := m.awaitGoodbye(peer)
-	if err == nil {
-		m.drain(goodbye)
-	} else if _, ok := errors.AsType[protocolError](err); ok {
-		m.abort(&transport.CloseError{Code: transport.Protocol, Reason: cutReason(err.Error())})
-	}
-	<-m.conn.Context().Done()
-	m.end(closeError(context.Cause(m.conn.Context())))
-}
-
-// awaitGoodbye returns what the peer says when it closes, or how else the
-// connection ended.
-func (m *mux) awaitGoodbye(peer *quic.ReceiveStream) (*transport.CloseError, error) {
-	if peer == nil {
-		var err error
-		if peer, err = m.conn.AcceptUniStream(m.conn.Context()); err != nil {
-			return nil, err
-		}
-	}
-	kind, err := readType(peer)
-	switch {
-	case err == io.EOF || isStreamError(err):
-		return nil, protocolError("it ended its control stream")
-	case err != nil:
-		return nil, err
-	case kind != messageGoodbye:
-		return nil, protocolError("unknown message on the control stream")
-	}
-	_ = peer.SetReadDeadline(time.Now().Add(drainTime)) // never fails
-	goodbye, err := readGoodbye(peer)
-	if err != nil && m.conn.Context().Err() == nil {
-		return nil, protocolError("a goodbye is cut off")
-	}
-	return goodbye, err
-}
-
-// drain ends this side because the peer said goodbye. What has arrived is read,
-// for drainTime at most.
-func (m *mux) drain(goodbye *transport.CloseError) {
-	// Both sides know by the end. This tells the peer that it need not wait.
-	defer func() { _ = m.conn.CloseWithError(0, "") }() // never fails
-	if !m.end(goodbye) {
-		return // both sides close
-	}
-	timeout := time.AfterFunc(drainTime, func() { _ = m.conn.CloseWithError(0, "") })
-	defer timeout.Stop()
-	streams := m.inUse()
-	for _, s := range streams {
-		s.stopWriting(connectionEnds | quic.StreamErrorCode(goodbye.Code))
-	}
-	for _, s := range streams {
-		if !s.holdsData() {
-			m.readOut(s)
-		}
-	}
-	for m.stillReading() {
-		select {
-		case <-m.drained:
-		case <-m.conn.Context().Done():
-			return
-		}
-	}
-}
-
-// CloseWithError ends the connection. Calls on this side fail at once; what it
-// wrote before still reaches the peer if that takes less than a second, and the
-// peer may take as long to read it. CloseWithError returns after that.
-func (m *mux) CloseWithError(code transport.Code, reason string) error {
-	reason = cutReason(reason)
-	if m.end(&transport.CloseError{Code: code, Reason: reason}) {
-		m.goodbye(code, reason)
-		_ = m.conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // never fails
-	}
-	<-m.done
-	return nil
-}
-
-// goodbye announces the end and waits for the peer to close the connection.
-// QUIC throws unread data away on both sides when a connection closes, hence the
-// side that has something left to read closes it.
-func (m *mux) goodbye(code transport.Code, reason string) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	_ = m.control.SetWriteDeadline(time.Now().Add(drainTime)) // never fails
-	if _, err := m.control.Write(appendGoodbye(nil, code, reason)); err != nil {
-		return
-	}
-	_ = m.control.Close()
-	ends := connectionEnds | quic.StreamErrorCode(code)
-	for _, s := range m.inUse() {
-		s.abandon(ends)
-	}
-	m.accepting <- struct{}{} // those who wait in AcceptStream leave, since the Mux ended
-	defer func() { <-m.accepting }()
-	for {
-		q, err := m.conn.AcceptStream(ctx)
-		if err != nil {
-			return
-		}
-		q.CancelWrite(ends) // opened by the peer before it knew
-		q.CancelRead(ends)
-	}
-}
-
-// abort ends the connection without a goodbye.
-func (m *mux) abort(e *transport.CloseError) {
-	m.end(e)
-	_ = m.conn.CloseWithError(quic.ApplicationErrorCode(e.Code), e.Reason) // never fails
-}
-
-// end makes e the reason of the end and wakes who waits on the context. It
-// reports whether e was the first.
-func (m *mux) end(e *transport.CloseError) bool {
-	if !m.ended.CompareAndSwap(nil, e) {
-		return false
-	}
-	m.cancel(e)
-	return true
-}
-
-// closeError returns why the Mux ended. err is what the QUIC connection says.
-func (m *mux) closeError(err error) *transport.CloseError {
-	m.end(closeError(err))
-	return m.ended.Load()
-}
-
-// peerEnds returns why the Mux ended, for a stream that the peer ended with its
-// connection. The goodbye may be behind the stream's end, but not far.
-func (m *mux) peerEnds(code transport.Code) *transport.CloseError {
-	timeout := time.NewTimer(drainTime)
-	defer timeout.Stop()
-	select {
-	case <-m.ctx.Done():
-	case <-timeout.C:
-		m.abort(&transport.CloseError{Code: code, Remote: true})
-	}
-	return m.ended.Load()
 }
 
 // OpenStream opens a stream. At the peer's limit it waits until the peer has
@@ -278,8 +132,7 @@ func (m *mux) failure(ctx context.Context, err error) error {
 
 func (m *mux) newStream(s *stream) (transport.Stream, error) {
 	m.mu.Lock()
-	m.streams[s] = true
-	m.reading++
+	m.streams[s] = struct{}{}
 	m.mu.Unlock()
 	// The end looks at the streams after it has set ended, so one of the two
 	// sees the other.
@@ -291,41 +144,11 @@ func (m *mux) newStream(s *stream) (transport.Stream, error) {
 	return s, nil
 }
 
-// readOut notes that nothing more will be read from s.
-func (m *mux) readOut(s *stream) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.streams[s] {
-		m.streams[s] = false
-		m.stopReading()
-	}
-}
-
 // forget notes that this side has ended s.
 func (m *mux) forget(s *stream) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.streams[s] {
-		m.stopReading()
-	}
 	delete(m.streams, s)
-}
-
-// stopReading is called with mu held.
-func (m *mux) stopReading() {
-	m.reading--
-	if m.reading == 0 {
-		select {
-		case m.drained <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (m *mux) stillReading() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.reading > 0
+	m.mu.Unlock()
 }
 
 func (m *mux) inUse() []*stream {
@@ -349,8 +172,3 @@ func (m *mux) RemoteAddr() net.Addr { return m.conn.RemoteAddr() }
 
 // Context ends when the connection ends. Its cause is a *transport.CloseError.
 func (m *mux) Context() context.Context { return m.ctx }
-
-func isStreamError(err error) bool {
-	_, ok := errors.AsType[*quic.StreamError](err)
-	return ok
-}

@@ -3,10 +3,7 @@ package quic
 import (
 	"errors"
 	"net"
-	"sync"
 	"syscall"
-
-	"github.com/quic-go/quic-go"
 )
 
 // socketBuffer is what the QUIC implementation recommends for one socket. The
@@ -21,16 +18,17 @@ const socketBuffer = 7 << 20
 // for both sizes.
 type socket struct {
 	*net.UDPConn
-	sized bool
+	endpoint *endpoint
+	sized    bool
 }
 
-func newSocket(c *net.UDPConn) *socket {
+func newSocket(c *net.UDPConn, e *endpoint) *socket {
 	_ = c.SetReadBuffer(socketBuffer) // as much as the kernel grants
 	_ = c.SetWriteBuffer(socketBuffer)
 	if raw, err := c.SyscallConn(); err == nil {
 		forceBuffers(raw)
 	}
-	return &socket{UDPConn: c}
+	return &socket{UDPConn: c, endpoint: e}
 }
 
 var errNotSized = errors.New("quic: the socket is being set up")
@@ -46,57 +44,57 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) {
 	if !s.sized {
 		return nil, errNotSized
 	}
-	return s.UDPConn.SyscallConn()
+	raw, err := s.UDPConn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return rawSocket{raw, s.endpoint}, nil
+}
+
+func (s *socket) WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err error) {
+	if n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, to); err != nil && s.endpoint.excuses(err) {
+		return len(b), len(oob), nil
+	}
+	return n, oobn, err
+}
+
+func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := s.UDPConn.ReadFrom(b)
+	s.endpoint.notice(err)
+	return n, from, err
+}
+
+func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	return s.endpoint.writeTo(s.UDPConn, b, to)
+}
+
+// rawSocket is the socket where the QUIC implementation reads in batches.
+type rawSocket struct {
+	syscall.RawConn
+	endpoint *endpoint
+}
+
+func (r rawSocket) Read(f func(fd uintptr) bool) error {
+	err := r.RawConn.Read(f)
+	r.endpoint.notice(err)
+	return err
 }
 
 // plainSocket is any other PacketConn. Its buffers are not ours to size.
-type plainSocket struct{ net.PacketConn }
+type plainSocket struct {
+	net.PacketConn
+	endpoint *endpoint
+}
 
 func (plainSocket) SetReadBuffer(int) error  { return nil }
 func (plainSocket) SetWriteBuffer(int) error { return nil }
 
-// endpoint is a UDP socket and the connections on it. It closes with the last of
-// its users: a Listener and each connection that it accepted, or the one
-// connection that a Dialer made.
-type endpoint struct {
-	transport *quic.Transport
-	socket    net.PacketConn
-	closed    func() // called when all is closed; may be nil
-
-	mu    sync.Mutex
-	users int
+func (s plainSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := s.PacketConn.ReadFrom(b)
+	s.endpoint.notice(err)
+	return n, from, err
 }
 
-// newEndpoint takes ownership of c. The caller is its first user.
-func newEndpoint(c net.PacketConn) *endpoint {
-	e := &endpoint{users: 1}
-	if udp, ok := c.(*net.UDPConn); ok {
-		e.socket = newSocket(udp)
-	} else {
-		e.socket = plainSocket{c}
-	}
-	e.transport = &quic.Transport{Conn: e.socket}
-	return e
-}
-
-func (e *endpoint) hold() {
-	e.mu.Lock()
-	e.users++
-	e.mu.Unlock()
-}
-
-// release ends one use. The last one waits until the socket's reader is gone.
-func (e *endpoint) release() {
-	e.mu.Lock()
-	e.users--
-	last := e.users == 0
-	e.mu.Unlock()
-	if !last {
-		return
-	}
-	_ = e.transport.Close() // fails only for a socket that is closed already
-	_ = e.socket.Close()
-	if e.closed != nil {
-		e.closed()
-	}
+func (s plainSocket) WriteTo(b []byte, to net.Addr) (int, error) {
+	return s.endpoint.writeTo(s.PacketConn, b, to)
 }

@@ -27,6 +27,11 @@ type stream struct {
 	q   *quic.Stream
 	mux *mux
 
+	reading sync.Mutex // held by Read, also while it waits
+	kept    bool       // what had arrived is in rest, then comes restErr
+	rest    []byte
+	restErr error
+
 	mu         sync.Mutex
 	err        error // how this side ended the stream, with Close or Reset
 	peerReset  error // how the peer ended it
@@ -43,22 +48,25 @@ func (s *stream) Read(p []byte) (int, error) {
 	if err := s.local(); err != nil {
 		return 0, err
 	}
-	n, err := s.q.Read(p)
-	if err == nil {
-		return n, nil
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if !s.kept {
+		n, err := s.q.Read(p)
+		switch {
+		case err == nil, n > 0: // an error stays for the next call
+			return n, nil
+		case !s.mux.keeping.Load() || !errors.Is(err, os.ErrDeadlineExceeded):
+			return 0, s.readError(err)
+		}
+		s.takeOver() // it was not the deadline of the user
 	}
-	err = s.readError(err)
-	if n > 0 {
-		return n, nil // the error stays for the next call
-	}
-	return 0, err
+	return s.readKept(p)
 }
 
 func (s *stream) readError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return s.deadline()
 	}
-	s.mux.readOut(s)
 	if err == io.EOF {
 		return io.EOF
 	}
@@ -225,13 +233,6 @@ func (s *stream) stopWriting(code quic.StreamErrorCode) {
 	}
 }
 
-// holdsData reports whether there is something to read. It waits until the peer,
-// who ends the connection, has ended the stream; or until the connection is gone.
-func (s *stream) holdsData() bool {
-	_, err := s.q.Peek(make([]byte, 1))
-	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
 // local returns how this side ended the stream, or its connection.
 func (s *stream) local() error {
 	s.mu.Lock()
@@ -297,6 +298,11 @@ func (s *stream) SetDeadline(t time.Time) error {
 func (s *stream) SetReadDeadline(t time.Time) error {
 	if err := s.local(); err != nil {
 		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mux.keeping.Load() {
+		return nil // Read waits no more
 	}
 	return s.q.SetReadDeadline(t)
 }
