@@ -57,6 +57,7 @@ var imports = map[string]allowance{
 	"internal/mux":     {own: []string{"transport", internal}},
 	"internal/splice":  {own: []string{"transport", internal}},
 	"internal/testca":  {suite: true},
+	"internal/torture": {third: []string{"github.com/quic-go/quic-go"}}, // tests only
 	"internal/testnet": {own: []string{"transport", internal}, suite: true},
 	"internal/netlab":  {}, // only tests
 }

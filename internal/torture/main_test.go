@@ -1,0 +1,78 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// full says that all rounds run, not a tenth.
+var full bool
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(orderVariable); text != "" {
+		os.Exit(obey(text))
+	}
+	full = os.Getenv("OUTGATE_TORTURE") == "1"
+	goleak.VerifyTestMain(m)
+}
+
+// scaled is n in a full run and a tenth of it otherwise. The log tells.
+func scaled(tb testing.TB, n int, of string) int {
+	tb.Helper()
+	some := n
+	if !full {
+		some = max(1, n/10)
+	}
+	tb.Logf("%d of %d %s", some, n, of)
+	return some
+}
+
+// patience bounds every wait for what must happen. It only runs out when something
+// is broken.
+const patience = time.Minute
+
+// soon is a context that bounds a wait.
+func soon(tb testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// inParallel calls round with 0 up to n-1, some at a time, and fails the test for
+// those that return an error.
+func inParallel(tb testing.TB, n, atATime int, round func(i int) error) {
+	tb.Helper()
+	var (
+		next    = make(chan int)
+		workers sync.WaitGroup
+		mu      sync.Mutex
+		failed  []error
+	)
+	for range min(n, atATime) {
+		workers.Go(func() {
+			for i := range next {
+				if err := round(i); err != nil {
+					mu.Lock()
+					failed = append(failed, fmt.Errorf("round %d: %w", i, err))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	if len(failed) > 0 {
+		const shown = 10
+		tb.Errorf("%d of %d rounds failed:\n%v", len(failed), n, errors.Join(failed[:min(shown, len(failed))]...))
+	}
+}
