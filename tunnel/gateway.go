@@ -35,6 +35,20 @@ type Gateway struct {
 	// must tell them apart here; package pki has AgentName for its own.
 	Identify func(tls.ConnectionState) (string, error)
 
+	// Verify may refuse a connection that Identify has named, with code Revoked, or
+	// Overloaded for an error whose Temporary method says true. It is asked when
+	// the agent connects, and by [Gateway.Reverify] for as long as it is
+	// connected. nil refuses nobody. Package pki's Follower has a Check for it.
+	Verify func(tls.ConnectionState) error
+
+	// Clones says what becomes of a second process with the identity of one that
+	// is connected. The zero value lets it take over.
+	Clones ClonePolicy
+
+	// MaxInstances is how many processes AllowClones lets share an identity; 0
+	// means 4.
+	MaxInstances int
+
 	// Policy is asked before a stream is opened, with the target as asked and no
 	// address. nil allows everything here: the agent's policy decides in any case.
 	Policy policy.Policy
@@ -163,19 +177,32 @@ func (g *Gateway) serveConnection(mux transport.Mux) {
 	delete(g.pending, mux)
 	g.mu.Unlock()
 	if err != nil {
-		g.counters.refused.Add(1)
-		remote := mux.RemoteAddr().String()
-		g.log.Warn("refused a connection", "remote", remote, "error", err)
-		g.Hooks.connectionRefused(remote, err)
+		g.refused(mux, err)
 		return
 	}
 	// In the session before the welcome leaves: an agent that says it is connected can be
 	// found here.
-	s := g.attach(l, hello)
+	s, err := g.attach(l, hello)
+	if err != nil {
+		l.close(transport.Duplicate, wire.PrintableReason(err.Error()))
+		g.refused(mux, err)
+		return
+	}
+	// Reverify knows of the connection from here on, and may have run just before.
+	if err := g.verify(mux); err != nil {
+		l.close(verdictCode(err), wire.PrintableReason(err.Error()))
+	}
 	g.welcome(l)
 	cause := l.run()
 	l.log.Info("connection ended", "error", cause)
 	g.detach(s, l, cause)
+}
+
+func (g *Gateway) refused(mux transport.Mux, err error) {
+	g.counters.refused.Add(1)
+	remote := mux.RemoteAddr().String()
+	g.log.Warn("refused a connection", "remote", remote, "error", err)
+	g.Hooks.connectionRefused(remote, err)
 }
 
 // welcome answers the hello. Streams that were asked for meanwhile may then go out.
@@ -197,6 +224,9 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	agent, err := g.identify(mux)
 	if err != nil {
 		return fail(transport.Denied, fmt.Errorf("identify the agent: %w", err))
+	}
+	if err := g.verify(mux); err != nil {
+		return fail(verdictCode(err), fmt.Errorf("verify agent %s: %w", agent, err))
 	}
 	timeout := g.HandshakeTimeout
 	if timeout <= 0 {
@@ -224,6 +254,7 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	log := g.log.With("agent", agent, "instance", frame.Hello.Instance, "remote", mux.RemoteAddr().String())
 	return newLink(mux, control, log, linkConfig{
 		agent:       agent,
+		instance:    frame.Hello.Instance,
 		atGateway:   true,
 		liveness:    g.Liveness.withDefaults(),
 		openTimeout: orDefault(g.OpenTimeout, defaultOpenTimeout),
@@ -235,20 +266,23 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 	}), frame.Hello, nil
 }
 
-// identify asks the product's function, which sees what a stranger's certificate
-// holds: a panic of it is a refusal.
+// identify asks the product's function.
 func (g *Gateway) identify(mux transport.Mux) (agent string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			g.counters.panics.Add(1)
-			g.log.Error("panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = errors.New("internal fault")
-		}
-	}()
+	defer g.refuseOnPanic(&err)
 	if g.Identify == nil {
 		return commonName(mux.ConnectionState())
 	}
 	return g.Identify(mux.ConnectionState())
+}
+
+// refuseOnPanic is deferred around the product's functions that see what a
+// stranger's certificate holds: a panic of theirs is a refusal.
+func (g *Gateway) refuseOnPanic(err *error) {
+	if p := recover(); p != nil {
+		g.counters.panics.Add(1)
+		g.log.Error("panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		*err = errors.New("internal fault")
+	}
 }
 
 // checkTarget is all a gateway asks of a stream from an agent: its handlers decide.
@@ -277,43 +311,42 @@ func isLabel(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// maxLinks is how many connections one process of an agent may hold.
-const maxLinks = 4
-
-// attach adds a connection to its agent's session, or starts one.
-//
-// Connections of one process live side by side. Those of another process with the
-// same identity give way: the newcomer has just proven that it holds the key, the
-// old one may be a half-open leftover.
-func (g *Gateway) attach(l *link, hello *wire.Hello) *session {
+// attach adds a connection to its agent's session, or starts one. It fails when
+// the policy about clones refuses the connection.
+func (g *Gateway) attach(l *link, hello *wire.Hello) (*session, error) {
 	agent := l.cfg.agent
 	g.mu.Lock()
 	s, known := g.sessions[agent]
 	if !known {
 		s = &session{gateway: g, info: AgentInfo{ID: agent, Since: time.Now()}}
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
-		g.sessions[agent] = s
 	}
 	s.mu.Lock()
-	var replaced []*link
-	if s.info.Instance != hello.Instance {
-		replaced = slices.Clone(s.links)
-	} else if len(s.links) >= maxLinks {
-		replaced = slices.Clone(s.links[:len(s.links)-maxLinks+1])
+	replaced, clone, err := g.admit(s, l)
+	if err == nil {
+		s.links = append(s.links, l)
+		s.info.Instance = hello.Instance
+		s.info.Software = hello.Software
+		s.info.Features = hello.Features
+		s.info.Services = hello.Services
+		s.info.RemoteAddr = l.mux.RemoteAddr()
 	}
-	s.links = append(s.links, l)
-	s.info.Instance = hello.Instance
-	s.info.Software = hello.Software
-	s.info.Features = hello.Features
-	s.info.Services = hello.Services
-	s.info.RemoteAddr = l.mux.RemoteAddr()
 	s.mu.Unlock()
 	draining := g.draining
 	if !known {
+		g.sessions[agent] = s
 		close(g.changed)
 		g.changed = make(chan struct{})
 	}
 	g.mu.Unlock()
+	if clone != nil {
+		l.log.Warn("another process has the same identity", "other_instance", clone.Instance, "other_remote", clone.RemoteAddr.String(),
+			"returned", clone.Returned, "refused", clone.Refused)
+		g.Hooks.cloneSeen(*clone)
+	}
+	if err != nil {
+		return nil, err
+	}
 
 	for _, old := range replaced {
 		// A carrier says goodbye before it closes, and an old connection is often dead:
@@ -327,7 +360,7 @@ func (g *Gateway) attach(l *link, hello *wire.Hello) *session {
 	if !known {
 		g.Hooks.sessionStarted(s.Agent())
 	}
-	return s
+	return s, nil
 }
 
 func (g *Gateway) detach(s *session, l *link, cause *transport.CloseError) {

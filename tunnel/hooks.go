@@ -13,6 +13,10 @@ type Hooks struct {
 
 	// ConnectionRefused: a connection did not pass the handshake and was closed.
 	ConnectionRefused func(remote string, err error)
+
+	// CloneSeen: a process connected with the identity of another one that is
+	// connected.
+	CloneSeen func(Clone)
 }
 
 func (h *Hooks) sessionStarted(info AgentInfo) {
@@ -30,5 +34,11 @@ func (h *Hooks) sessionEnded(info AgentInfo, err error) {
 func (h *Hooks) connectionRefused(remote string, err error) {
 	if h != nil && h.ConnectionRefused != nil {
 		h.ConnectionRefused(remote, err)
+	}
+}
+
+func (h *Hooks) cloneSeen(c Clone) {
+	if h != nil && h.CloneSeen != nil {
+		h.CloneSeen(c)
 	}
 }

@@ -64,6 +64,7 @@ type link struct {
 // linkConfig is what the two sides do differently.
 type linkConfig struct {
 	agent       string // name of the agent, whichever side this is
+	instance    string // of the agent's process, at the gateway
 	atGateway   bool
 	liveness    Liveness
 	openTimeout time.Duration

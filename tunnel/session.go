@@ -38,9 +38,10 @@ type session struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
-	mu    sync.Mutex
-	info  AgentInfo
-	links []*link // oldest first
+	mu       sync.Mutex
+	info     AgentInfo
+	links    []*link  // oldest first
+	replaced []string // instances that had to give way, oldest first
 }
 
 var _ Session = (*session)(nil)
