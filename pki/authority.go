@@ -32,6 +32,12 @@ type Authority struct {
 	// Store remembers tokens and certificates. Required.
 	Store Store
 
+	// Follower judges connections while the store does not answer, until it is
+	// stale itself; it may then let in a certificate that the store has never
+	// known. It hears of a revocation here at once. nil refuses everybody while
+	// the store does not answer. The caller runs it.
+	Follower *Follower
+
 	// TrustDomain is the part of agents' identities that tells this fleet from
 	// another. Agents of one trust domain are strangers in another, so it must
 	// not change. Empty means "outgate".
@@ -229,6 +235,16 @@ func (a *Authority) lookup(tx Tx, cert *x509.Certificate) (CertificateRecord, er
 	}
 	if !record.Revoked.IsZero() {
 		return record, fmt.Errorf("%w: %s, serial %s: %s", ErrRevoked, record.Agent, record.Serial, record.Reason)
+	}
+	if !record.Retired.IsZero() {
+		return record, fmt.Errorf("%w: %s, serial %s: retired at %s, when the one that renewed it was first used",
+			ErrRevoked, record.Agent, record.Serial, record.Retired.Format(time.RFC3339))
+	}
+	switch revoked, err := tx.KeyRevocation(record.KeyHash); {
+	case err == nil:
+		return record, fmt.Errorf("%w: %s, serial %s, by its key: %s", ErrRevoked, record.Agent, record.Serial, revoked.Reason)
+	case !errors.Is(err, fs.ErrNotExist):
+		return record, err
 	}
 	return record, nil
 }

@@ -14,6 +14,12 @@
 //	config, err := authority.ServerTLS(tls.VerifyClientCertIfGiven, "gateway.example.com")
 //	mux.Handle("/outgate/v1/", pki.Handler(authority, pki.HandlerConfig{}))
 //
+//	follower := &pki.Follower{Store: store}
+//	authority.Follower = follower
+//	gateway := &tunnel.Gateway{Identify: authority.Identify, Verify: follower.Check}
+//	follower.Changed = gateway.Reverify
+//	go follower.Run(ctx)
+//
 //	token, err := authority.Grant(ctx, pki.Grant{Agent: "prod-eu"}) // token.Reveal() goes to the agent
 //
 // # The agent's side
@@ -36,13 +42,15 @@
 // its public key. Secrets are stored as hashes and print themselves redacted.
 //
 // A certificate is looked up by its serial number in every handshake, and one
-// that is revoked, or that the store does not know, is refused; so is every
-// certificate while the store cannot be reached.
+// that is revoked, or that the store does not know, is refused. The first use of
+// a certificate spends its token and retires the certificate that it renewed.
+// While the store cannot be reached nobody gets in, or, with a [Follower], who
+// was not revoked when it last could be, for a minute.
 //
 // # Not here
 //
-// Connections: ending the live ones of a revoked agent is for package tunnel,
-// with what [Authority.Revoke] returns. Permissions: what an agent may reach is
+// Connections: package tunnel ends those that a [Follower] has heard are
+// revoked. Permissions: what an agent may reach is
 // for package policy. Certificates that are not for tunnels, CRLs and OCSP: the
 // authority is asked directly. An agent whose certificate has expired needs a
 // new token.

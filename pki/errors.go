@@ -71,7 +71,8 @@ func pinList(pins []Pin) string {
 }
 
 var (
-	// ErrRevoked says that a certificate was revoked.
+	// ErrRevoked says that a certificate was revoked, or retired after one that
+	// renewed it was used.
 	ErrRevoked = errors.New("pki: certificate revoked")
 
 	// ErrUnknownCertificate says that a certificate is not, or no longer, in

@@ -84,6 +84,9 @@ func (a *Authority) revoke(ctx context.Context, r Revocation, also func(tx Tx, n
 	if err != nil {
 		return nil, fmt.Errorf("pki: revoke: %w", err)
 	}
+	if a.Follower != nil {
+		a.Follower.Wake()
+	}
 	for _, c := range revoked {
 		a.log().InfoContext(ctx, "pki: certificate revoked", "name", c.Agent, "serial", c.Serial, "reason", r.Reason)
 	}
@@ -160,27 +163,59 @@ func (r *Revocation) burnGrants(tx Tx) error {
 }
 
 // Verify returns nil if cert is an agent's certificate that this authority
-// issued, that is valid now, and that was not revoked. The error matches
-// [ErrRevoked], [ErrUnknownCertificate] or [ErrNoIdentity], or is that of
+// issued, that is valid now, and that was neither revoked nor retired. The error
+// matches [ErrRevoked], [ErrUnknownCertificate] or [ErrNoIdentity], or is that of
 // crypto/x509, or says that the store did not answer: none of them lets the
 // agent in.
 func (a *Authority) Verify(ctx context.Context, cert *x509.Certificate) error {
-	if err := a.check(); err != nil {
-		return err
-	}
-	if err := a.verifyChain(cert); err != nil {
-		return err
-	}
-	return a.Store.View(ctx, func(tx Tx) error {
-		_, err := a.lookup(tx, cert)
-		return err
-	})
+	_, err := a.record(ctx, cert)
+	return err
 }
 
-func (a *Authority) verifyChain(cert *x509.Certificate) error {
+// record is Verify that returns what the store knows.
+func (a *Authority) record(ctx context.Context, cert *x509.Certificate) (*CertificateRecord, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	if err := a.verifyChain(cert, time.Now()); err != nil {
+		return nil, err
+	}
+	var record CertificateRecord
+	err := a.Store.View(ctx, func(tx Tx) (err error) {
+		record, err = a.lookup(tx, cert)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrRevoked), errors.Is(err, ErrUnknownCertificate), errors.Is(err, ErrNoIdentity):
+		return nil, err
+	case err != nil:
+		return nil, &storeError{err}
+	}
+	return &record, nil
+}
+
+// storeError is that of a store that did not answer.
+type storeError struct{ error }
+
+func (e *storeError) Unwrap() error { return e.error }
+
+// verify judges the certificate of a connection. When the store does not answer,
+// the follower does; there is no record then.
+func (a *Authority) verify(ctx context.Context, cs tls.ConnectionState) (*CertificateRecord, error) {
+	record, err := a.record(ctx, cs.PeerCertificates[0])
+	if silent := (*storeError)(nil); errors.As(err, &silent) && a.Follower != nil {
+		a.log().WarnContext(ctx, "pki: store does not answer; its follower judges", "err", silent.error)
+		return nil, a.Follower.Check(cs)
+	}
+	return record, err
+}
+
+// verifyChain also holds the certificate to this trust domain.
+func (a *Authority) verifyChain(cert *x509.Certificate, at time.Time) error {
 	_, err := cert.Verify(x509.VerifyOptions{
-		Roots:     a.Pool(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots:       a.Pool(),
+		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		CurrentTime: at,
 	})
 	if err != nil {
 		return fmt.Errorf("pki: %w", err)
@@ -217,7 +252,7 @@ func (a *Authority) VerifyConnection(cs tls.ConnectionState) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	err := a.Verify(ctx, cs.PeerCertificates[0])
+	_, err := a.verify(ctx, cs)
 	if err != nil {
 		a.log().WarnContext(ctx, "pki: client certificate refused",
 			"serial", SerialOf(cs.PeerCertificates[0]), "cause", err.Error())

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -26,7 +27,7 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 	if r.Presented == nil {
 		return nil, refuse(causeBadCertificate, errors.New("none presented"))
 	}
-	if err := a.verifyChain(r.Presented); err != nil {
+	if err := a.verifyChain(r.Presented, time.Now()); err != nil {
 		return nil, refuse(causeBadCertificate, err)
 	}
 	_, name, err := identityOf(r.Presented)
@@ -42,7 +43,7 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 	// As in redeem: a first look that saves the signature, then the step that
 	// counts.
 	var current CertificateRecord
-	var existing *CertificateRecord
+	var existing, twin *CertificateRecord
 	var verdict error
 	err = a.Store.View(ctx, func(tx Tx) (err error) {
 		current, existing, verdict, err = try.judge(a, tx)
@@ -64,6 +65,9 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 		if err != nil || verdict != nil || existing != nil {
 			return err
 		}
+		if twin, err = see(tx, current.Serial, try.now.UTC()); err != nil {
+			return err
+		}
 		fresh.Previous = current.Serial
 		fresh.Grant = current.Grant
 		return tx.PutCertificate(fresh)
@@ -74,6 +78,7 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 	if err != nil || existing != nil {
 		return existing, err
 	}
+	a.warnOfTwin(ctx, current.Serial, twin)
 	return &fresh, nil
 }
 
@@ -85,6 +90,12 @@ func (try *succession) judge(a *Authority, tx Tx) (current CertificateRecord, ex
 		return current, nil, refuse(causeBadCertificate, err), nil
 	}
 	if err != nil {
+		return current, nil, nil, err
+	}
+	switch revoked, err := tx.KeyRevocation(try.keyHash); {
+	case err == nil:
+		return current, nil, refuse(causeRevokedKey, errors.New(revoked.Reason)), nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return current, nil, nil, err
 	}
 	all, err := tx.Certificates(try.name)
