@@ -31,7 +31,9 @@ type Storage interface {
 // maxBlob bounds what a FileStorage reads back: an identity is a few kilobytes.
 const maxBlob = 1 << 20
 
-func checkBlob(name string, data []byte) error {
+// CheckBlobName returns an error for a name that no [Storage] takes. It is for
+// those who write one.
+func CheckBlobName(name string) error {
 	ok := len(name) >= 1 && len(name) <= 64 && name[0] != '.' && name[0] != '-'
 	for i := range len(name) {
 		c := name[i]
@@ -39,6 +41,13 @@ func checkBlob(name string, data []byte) error {
 	}
 	if !ok {
 		return fmt.Errorf("pki: storage: name %.80q is not of 1 to 64 letters a-z, digits, dashes and dots", name)
+	}
+	return nil
+}
+
+func checkBlob(name string, data []byte) error {
+	if err := CheckBlobName(name); err != nil {
+		return err
 	}
 	if len(data) > maxBlob {
 		return fmt.Errorf("pki: storage: %s is %d bytes; at most %d", name, len(data), maxBlob)

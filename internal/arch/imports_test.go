@@ -31,8 +31,9 @@ var imports = map[string]allowance{
 	},
 
 	// What decides, and who is who. Neither knows the tunnel.
-	"policy": {own: []string{"transport"}, third: []string{"go.yaml.in/yaml/v3"}},
-	"pki":    {own: []string{internal}},
+	"policy":         {own: []string{"transport"}, third: []string{"go.yaml.in/yaml/v3"}},
+	"pki":            {own: []string{internal}},
+	"pki/kubesecret": {own: []string{"pki"}},
 	"pki/pkitest": {
 		own: []string{"pki", internal}, third: []string{"github.com/stretchr/testify"}, suite: true,
 	},
@@ -60,6 +61,8 @@ var imports = map[string]allowance{
 	"internal/torture": {third: []string{"github.com/quic-go/quic-go"}}, // tests only
 	"internal/testnet": {own: []string{"transport", internal}, suite: true},
 	"internal/netlab":  {}, // only tests
+
+	"internal/testkube": {suite: true},
 }
 
 // testLibraries are what any test may import.
