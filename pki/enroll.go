@@ -73,6 +73,7 @@ func (e *Enroller) Enroll(ctx context.Context, r Registration) (*Identity, error
 		now := e.now()
 		switch {
 		case !stored.ended(now, 0):
+			e.forgetPending(ctx, stored)
 			return e.identity(stored), nil
 		case !stored.ended(now, e.RenewalGrace):
 			return e.revive(ctx, stored)
@@ -122,6 +123,19 @@ func (e *Enroller) now() time.Time {
 		return time.Now()
 	}
 	return e.clock()
+}
+
+// forgetPending removes the copy of a key that a crash has left behind, after the
+// key had got its certificate and before the copy was removed. A failure does no
+// harm: the next renewal replaces it.
+func (e *Enroller) forgetPending(ctx context.Context, stored *holding) {
+	der, err := e.Storage.Load(ctx, pendingBlob)
+	if err != nil {
+		return
+	}
+	if key, err := parseKey(der); err == nil && sameKey(key.Public(), stored.key.Public()) {
+		_ = e.Storage.Delete(ctx, pendingBlob)
+	}
 }
 
 // revive renews an identity that has ended.

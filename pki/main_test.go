@@ -1,6 +1,7 @@
 package pki_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,10 +10,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +26,26 @@ import (
 	"github.com/outgate/outgate/pki"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// children are programs that tests start by running this binary with childVariable
+// set to their name.
+var children = map[string]func(ctx context.Context) error{
+	"agent": agentChild,
+}
+
+const childVariable = "OUTGATE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	child, ok := children[os.Getenv(childVariable)]
+	if !ok {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	if err := child(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 // journal is a log that tests can read.
 type journal struct {
