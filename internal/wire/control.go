@@ -16,6 +16,7 @@ const (
 	TypePing    FrameType = "ping"    // either way
 	TypePong    FrameType = "pong"    // answers ping with the same seq
 	TypeDrain   FrameType = "drain"   // either way: the sender accepts no new streams
+	TypePolicy  FrameType = "policy"  // agent to gateway: its policy has changed
 )
 
 // Frame is one message on the control stream. Exactly the field that Type names
@@ -27,6 +28,7 @@ type Frame struct {
 	Ping    *Ping     `json:"ping,omitempty"`
 	Pong    *Ping     `json:"pong,omitempty"`
 	Drain   *Drain    `json:"drain,omitempty"`
+	Policy  *Policy   `json:"policy,omitempty"`
 }
 
 // Hello introduces an agent. It carries no identity: that is in the certificate.
@@ -35,6 +37,7 @@ type Hello struct {
 	Software string   `json:"software,omitempty"` // name and version, for people
 	Features []string `json:"features,omitempty"` // optional parts of the protocol
 	Services []string `json:"services,omitempty"` // what the agent serves
+	Policy   string   `json:"policy,omitempty"`   // digest of the agent's policy
 }
 
 // Welcome admits an agent.
@@ -56,6 +59,11 @@ type Drain struct {
 	// WithinMillis is how long the receiver may take to reconnect elsewhere; it
 	// picks a random moment in it, so that a restart does not bring everybody at once.
 	WithinMillis int64 `json:"within_ms,omitempty"`
+}
+
+// Policy tells of a changed policy.
+type Policy struct {
+	Digest string `json:"digest,omitempty"`
 }
 
 const (
@@ -100,6 +108,8 @@ func (f Frame) only() Frame {
 		return Frame{Type: f.Type, Pong: f.Pong}
 	case TypeDrain:
 		return Frame{Type: f.Type, Drain: f.Drain}
+	case TypePolicy:
+		return Frame{Type: f.Type, Policy: f.Policy}
 	}
 	return Frame{Type: f.Type}
 }
@@ -141,6 +151,11 @@ func (f Frame) check() error {
 			return err
 		}
 		return checkText("reason", f.Drain.Reason, MaxReason)
+	case TypePolicy:
+		if f.Policy == nil {
+			return missingBody(f.Type)
+		}
+		return checkText("digest", f.Policy.Digest, maxName)
 	}
 	return nil
 }
@@ -155,6 +170,9 @@ func (h *Hello) check() error {
 		return err
 	}
 	if err := checkText("software", h.Software, maxName); err != nil {
+		return err
+	}
+	if err := checkText("policy", h.Policy, maxName); err != nil {
 		return err
 	}
 	if err := checkList("features", h.Features); err != nil {

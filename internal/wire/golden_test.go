@@ -32,6 +32,13 @@ var messages = map[string]any{
 		Services: []string{"http", "tcp", "example.com/events"},
 	}},
 	"frame/hello-shortest": wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{Instance: "i"}},
+	"frame/hello-policy": wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{
+		Instance: "i", Policy: "sha256:dd72eb3dc06f6ea4958bd5ec55816a76abe73e8c636e6d2d28af8b23706927c0",
+	}},
+	"frame/policy": wire.Frame{Type: wire.TypePolicy, Policy: &wire.Policy{
+		Digest: "sha256:dd72eb3dc06f6ea4958bd5ec55816a76abe73e8c636e6d2d28af8b23706927c0",
+	}},
+	"frame/policy-unknown": wire.Frame{Type: wire.TypePolicy, Policy: &wire.Policy{}},
 	"frame/welcome": wire.Frame{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
 		Gateway:  "gateway-1",
 		Software: "example-gateway/2.0.1",
@@ -97,6 +104,9 @@ var malformed = map[string]string{
 	"frame/malformed-hello-feature-not-text":  "cannot unmarshal number",
 	"frame/malformed-hello-too-many-features": "features has 65 entries",
 	"frame/malformed-hello-escape-sequence":   "software holds the unprintable character U+001B",
+	"frame/malformed-hello-policy-too-long":   "policy has 129 bytes",
+	"frame/malformed-policy-without-body":     `"policy" without its body`,
+	"frame/malformed-policy-with-newline":     "digest holds the unprintable character U+000A",
 	"frame/malformed-welcome-without-gateway": "welcome without a gateway",
 	"frame/malformed-welcome-time":            "parsing time",
 	"frame/malformed-drain-negative":          "within_ms is -1",

@@ -55,6 +55,8 @@ func TestEveryTextHasALimitThatBothSidesKeep(t *testing.T) {
 		"software of a gateway": {128, func(s string) any { return welcome(wire.Welcome{Gateway: "g", Software: s}) }},
 		"features of a gateway": {128, func(s string) any { return welcome(wire.Welcome{Gateway: "g", Features: []string{s}}) }},
 		"reason of a drain":     {1024, func(s string) any { return wire.Frame{Type: wire.TypeDrain, Drain: &wire.Drain{Reason: s}} }},
+		"policy of an agent":    {128, func(s string) any { return hello(wire.Hello{Instance: "i", Policy: s}) }},
+		"digest of a policy":    {128, func(s string) any { return wire.Frame{Type: wire.TypePolicy, Policy: &wire.Policy{Digest: s}} }},
 		"type":                  {128, func(s string) any { return wire.Frame{Type: wire.FrameType(s)} }},
 	} {
 		t.Run(name, func(t *testing.T) {

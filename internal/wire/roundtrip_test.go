@@ -50,7 +50,7 @@ func (g generator) millis() int64 {
 }
 
 func (g generator) message() any {
-	switch g.IntN(7) {
+	switch g.IntN(8) {
 	case 0:
 		return wire.Header{
 			Service:        g.text(1, wire.MaxService),
@@ -67,7 +67,7 @@ func (g generator) message() any {
 		return wire.Reply{Code: transport.Code(1 + g.Uint32N(math.MaxUint32)), Reason: g.text(0, wire.MaxReason)}
 	case 3:
 		return wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{
-			Instance: g.text(1, 128), Software: g.text(0, 128), Features: g.list(), Services: g.list(),
+			Instance: g.text(1, 128), Software: g.text(0, 128), Features: g.list(), Services: g.list(), Policy: g.text(0, 128),
 		}}
 	case 4:
 		return wire.Frame{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
@@ -79,6 +79,8 @@ func (g generator) message() any {
 			return wire.Frame{Type: wire.TypePing, Ping: &wire.Ping{Seq: g.Uint64()}}
 		}
 		return wire.Frame{Type: wire.TypePong, Pong: &wire.Ping{Seq: g.Uint64()}}
+	case 6:
+		return wire.Frame{Type: wire.TypePolicy, Policy: &wire.Policy{Digest: g.text(0, 128)}}
 	default:
 		return wire.Frame{Type: wire.TypeDrain, Drain: &wire.Drain{Reason: g.text(0, wire.MaxReason), WithinMillis: g.millis()}}
 	}
@@ -127,7 +129,7 @@ func TestTheLargestMessagesFit(t *testing.T) {
 		list[i] = full(128)
 	}
 	for _, message := range []any{
-		wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{Instance: full(128), Software: full(128), Features: list, Services: list}},
+		wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{Instance: full(128), Software: full(128), Features: list, Services: list, Policy: full(128)}},
 		wire.Header{Service: full(128), Address: full(1024), Subject: full(256), RequestID: full(128), TraceParent: full(128), Hop: 1},
 		wire.Reply{Code: math.MaxUint32, Reason: full(1024), Addr: full(1024)},
 	} {

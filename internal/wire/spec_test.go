@@ -78,7 +78,7 @@ func TestTheSpecificationHasTheLimitsOfTheCode(t *testing.T) {
 	}{
 		{"control frame, bytes", MaxControl},
 		{"header or reply, bytes", MaxHeader},
-		{"`type`, `instance`, `software`, `gateway`, `service`, `request_id`, `traceparent` and each entry of a list, bytes", maxName},
+		{"`type`, `instance`, `software`, `gateway`, `policy`, `digest`, `service`, `request_id`, `traceparent` and each entry of a list, bytes", maxName},
 		{"entries of a list", maxEntries},
 		{"`address` and `addr`, bytes", MaxAddress},
 		{"`subject`, bytes", MaxSubject},
