@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -27,8 +28,14 @@ type Agent struct {
 	Dialer transport.Dialer
 
 	// Policy decides about every stream, by name before it is resolved and by
-	// address before it is dialled. nil denies everything.
+	// address before it is dialled. nil denies everything. When a [policy.Changer]
+	// changes, the streams that it does not allow any more are reset with code Denied.
 	Policy policy.Policy
+
+	// OwnListeners are the addresses at which this process listens, as
+	// net.Listener.Addr returns them. They are on the policy's deny floor, as the
+	// gateways' addresses are. An unspecified IP stands for all of this machine's.
+	OwnListeners []net.Addr
 
 	// Name and Labels describe this agent to its own policy, and to handlers and logs.
 	// The gateway takes the name from the certificate.
@@ -74,6 +81,9 @@ type Agent struct {
 	stop     context.CancelFunc // ends Run for Shutdown
 	stopped  context.Context
 
+	dialer      *policy.Dialer // the one door to the agent's network
+	enforcement enforcement
+
 	mu      sync.Mutex
 	running chan struct{} // closed when Run returns; nil while it does not run
 	link    *link         // nil while there is no connection
@@ -117,7 +127,8 @@ func (a *Agent) init() {
 		a.stopped, a.stop = context.WithCancel(context.Background())
 		a.status = Status{State: StateIdle, Since: time.Now()}
 		a.changed = make(chan struct{})
-		dial := a.dialHandler()
+		a.dialer = a.newDialer()
+		dial := &targetDialer{agent: a}
 		a.services.m = map[string]Handler{"tcp": dial, "unix": dial, "http": dial}
 	})
 }
@@ -164,6 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.mu.Unlock()
 	}()
 
+	defer a.followPolicy()()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(a.stopped, func() { cancel(ErrAgentClosed) })()
@@ -245,6 +257,7 @@ func (a *Agent) connect(ctx context.Context, gateway string) error {
 		return err
 	}
 	close(l.welcomed)
+	defer a.join(l)()
 	// The connection ends with Run.
 	defer context.AfterFunc(ctx, func() { l.close(transport.NoError, "the agent is stopping") })()
 	a.mu.Lock()
@@ -290,10 +303,12 @@ func (a *Agent) handshake(ctx context.Context, gateway string) (*link, *wire.Wel
 		return fail(transport.Internal, err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = control.SetDeadline(longAgo) })()
+	digest := a.digest()
 	err = wire.WriteFrame(control, wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{
 		Instance: a.instance,
 		Software: a.Software,
 		Services: a.services.names(),
+		Policy:   digest,
 	}})
 	if err != nil {
 		return fail(transport.Internal, err)
@@ -308,7 +323,7 @@ func (a *Agent) handshake(ctx context.Context, gateway string) (*link, *wire.Wel
 	if frame.Type != wire.TypeWelcome {
 		return fail(transport.Protocol, fmt.Errorf("the first frame is %q, not welcome", frame.Type))
 	}
-	return newLink(mux, control, a.log.With("gateway", gateway), linkConfig{
+	l := newLink(mux, control, a.log.With("gateway", gateway), linkConfig{
 		agent:       a.Name,
 		liveness:    a.Liveness.withDefaults(),
 		openTimeout: orDefault(a.OpenTimeout, defaultOpenTimeout),
@@ -317,7 +332,10 @@ func (a *Agent) handshake(ctx context.Context, gateway string) (*link, *wire.Wel
 		authorize:   a.authorize,
 		handlers:    &a.handlers,
 		counters:    &a.counters,
-	}), frame.Welcome, nil
+		enforcement: &a.enforcement,
+	})
+	l.announced = digest
+	return l, frame.Welcome, nil
 }
 
 // authorize asks the policy about a stream, before any name is resolved.
@@ -328,7 +346,12 @@ func (a *Agent) authorize(ctx context.Context, in *Incoming) error {
 	if a.Policy == nil {
 		return &policy.Denied{Reason: "the agent has no policy", Target: in.parsed}
 	}
-	return a.Policy.Authorize(ctx, a.request(in))
+	r := a.request(in)
+	if err := a.Policy.Authorize(ctx, r); err != nil {
+		return err
+	}
+	a.audit(r)
+	return nil
 }
 
 func (a *Agent) request(in *Incoming) policy.Request {

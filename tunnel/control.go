@@ -71,6 +71,12 @@ func (l *link) readControl() {
 		case wire.TypeDrain:
 			l.log.Info("peer is draining", "reason", f.Drain.Reason)
 			l.peerDrain.Store(f.Drain)
+		case wire.TypePolicy:
+			if !l.cfg.atGateway {
+				l.close(transport.Protocol, "policy from a gateway")
+				return
+			}
+			l.policyChanged(f.Policy.Digest)
 		case wire.TypeHello, wire.TypeWelcome:
 			l.close(transport.Protocol, fmt.Sprintf("%s after the handshake", f.Type))
 			return

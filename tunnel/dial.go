@@ -14,24 +14,27 @@ import (
 
 // targetDialer serves tcp, unix and http on an agent: it dials what the policy
 // allows and copies until both directions have ended.
-type targetDialer struct {
-	agent  *Agent
-	dialer *policy.Dialer
-}
+type targetDialer struct{ agent *Agent }
 
-func (a *Agent) dialHandler() Handler {
-	return &targetDialer{agent: a, dialer: &policy.Dialer{
+func (a *Agent) newDialer() *policy.Dialer {
+	return &policy.Dialer{
 		Policy:   a.Policy,
+		Own:      a.ownAddress,
 		Resolver: a.Resolver,
 		Timeout:  orDefault(a.DialTimeout, 10*time.Second),
-	}}
+		Audit: func(r policy.Request, denied *policy.Denied) {
+			if r.Addr.IsValid() { // the name was audited when the stream was authorized
+				a.audited(r, denied)
+			}
+		},
+	}
 }
 
 func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 	log := d.agent.log.With("request_id", in.Target.RequestID, "target", in.Target.String(), "subject", in.Target.Subject)
 	dialCtx, cancel := context.WithDeadline(ctx, in.Deadline)
 	dialCtx, watched := in.watch(dialCtx)
-	target, err := d.dialer.DialTarget(dialCtx, d.agent.request(in))
+	target, err := d.agent.dialer.DialTarget(dialCtx, d.agent.request(in))
 	gone := watched()
 	cancel()
 	if gone != nil {
@@ -44,6 +47,11 @@ func (d *targetDialer) ServeStream(ctx context.Context, in *Incoming) {
 		}
 		_ = in.Reject(code, gone.Error())
 		return
+	}
+	if err == nil {
+		if err = d.agent.reached(ctx, in, target); err != nil {
+			splice.Abort(target, transport.Denied)
+		}
 	}
 	if err != nil {
 		code, reason := dialFailure(err)

@@ -329,6 +329,8 @@ func (g *Gateway) attach(l *link, hello *wire.Hello) (*session, error) {
 		s.info.Software = hello.Software
 		s.info.Features = hello.Features
 		s.info.Services = hello.Services
+		s.info.Policy = hello.Policy
+		l.policyChanged = s.setPolicy
 		s.info.RemoteAddr = l.mux.RemoteAddr()
 	}
 	s.mu.Unlock()

@@ -11,6 +11,9 @@ type Hooks struct {
 	// *transport.CloseError of that connection.
 	SessionEnded func(AgentInfo, error)
 
+	// PolicyChanged: a connected agent told of another policy, see [AgentInfo].Policy.
+	PolicyChanged func(AgentInfo)
+
 	// ConnectionRefused: a connection did not pass the handshake and was closed.
 	ConnectionRefused func(remote string, err error)
 
@@ -28,6 +31,12 @@ func (h *Hooks) sessionStarted(info AgentInfo) {
 func (h *Hooks) sessionEnded(info AgentInfo, err error) {
 	if h != nil && h.SessionEnded != nil {
 		h.SessionEnded(info, err)
+	}
+}
+
+func (h *Hooks) policyChanged(info AgentInfo) {
+	if h != nil && h.PolicyChanged != nil {
+		h.PolicyChanged(info)
 	}
 }
 

@@ -41,6 +41,12 @@ type link struct {
 	cfg     linkConfig
 
 	controlMu sync.Mutex // one control frame at a time
+
+	announceMu sync.Mutex
+	announced  string // digest of the policy that the gateway knows of; on an agent
+
+	policyChanged func(digest string) // on a gateway
+
 	draining  atomic.Bool
 	peerDrain atomic.Pointer[wire.Drain]
 
@@ -73,6 +79,7 @@ type linkConfig struct {
 	authorize   func(ctx context.Context, in *Incoming) error
 	handlers    *sync.WaitGroup // goroutines that run handlers; outlives the link
 	counters    *counters
+	enforcement *enforcement // nil at a gateway
 }
 
 func newLink(mux transport.Mux, control transport.Stream, log *slog.Logger, cfg linkConfig) *link {
@@ -143,8 +150,11 @@ func (l *link) acceptStreams() {
 // serve answers one stream of the peer.
 func (l *link) serve(stream transport.Stream) {
 	l.streamOpened()
-	release := sync.OnceFunc(l.streamEnded)
 	var in *Incoming
+	release := sync.OnceFunc(func() {
+		l.streamEnded()
+		l.cfg.enforcement.forget(in)
+	})
 	defer func() {
 		switch p := recover(); {
 		case p != nil:
@@ -170,6 +180,7 @@ func (l *link) serve(stream transport.Stream) {
 	}
 	in = l.incoming(stream, header, release)
 	defer in.settled()
+	l.cfg.enforcement.track(in)
 	log := l.log.With("request_id", in.Target.RequestID, "target", in.Target.String(), "subject", in.Target.Subject)
 	if l.pending.Add(1) > l.cfg.maxPending {
 		l.cfg.counters.rejected.Add(1)

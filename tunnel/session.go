@@ -55,6 +55,17 @@ func (s *session) Agent() AgentInfo {
 	return info
 }
 
+// setPolicy notes that the agent has told of another policy.
+func (s *session) setPolicy(digest string) {
+	s.mu.Lock()
+	changed := s.info.Policy != digest
+	s.info.Policy = digest
+	s.mu.Unlock()
+	if changed {
+		s.gateway.Hooks.policyChanged(s.Agent())
+	}
+}
+
 func (s *session) Context() context.Context { return s.ctx }
 
 func (s *session) Close() error {

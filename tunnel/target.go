@@ -22,13 +22,14 @@ type Target struct {
 func (t Target) String() string { return t.Service + ":" + t.Address }
 
 // AgentInfo describes a connected agent. ID comes from the verified certificate;
-// Instance, Software, Features and Services are what the agent says of itself.
+// Instance, Software, Features, Services and Policy are what the agent says of itself.
 type AgentInfo struct {
 	ID         string
 	Instance   string // random, new in each process
 	Software   string
 	Features   []string
 	Services   []string
+	Policy     string // digest of its policy, the newest; empty when it tells none
 	RemoteAddr net.Addr
 	Since      time.Time // when the session began
 }
