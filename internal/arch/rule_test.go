@@ -87,7 +87,7 @@ var repository = sync.OnceValues(func() (*tree, error) { return load(os.DirFS(".
 // rules are all rules, one file each.
 var rules = []rule{
 	apache, changelog, exportedDocs, fileLength, forbiddenCalls, fuzzSeeds, goMod, importPicture, initFuncs,
-	insecureTLS, packageDocs, panics, readmeExamples, signatures, skips, texts,
+	insecureTLS, oneDoor, packageDocs, panics, readmeExamples, signatures, skips, texts,
 }
 
 func TestTheRepositoryKeepsItsRules(t *testing.T) {
