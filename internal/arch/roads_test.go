@@ -29,6 +29,7 @@ var mayTravel = map[string]string{
 	"transport/websocket": "carries the tunnel, see transport",
 	"transport/quic":      "carries the tunnel, see transport",
 	"pki":                 "enrols and renews at the gateway, before there is a tunnel",
+	"pki/kubesecret":      "keeps the identity at the API server of the cluster that the agent itself runs in",
 	"internal/testnet":    "plays a network in tests",
 }
 
