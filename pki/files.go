@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 const tempPrefix = ".tmp-"
@@ -79,10 +80,23 @@ func checkPrivate(fi fs.FileInfo, path string) error {
 }
 
 func checkPrivateDir(fi fs.FileInfo, path string) error {
-	if perm := fi.Mode().Perm(); haveModes && perm&0o077 != 0 {
+	if perm := fi.Mode().Perm(); haveModes && perm != 0o700 {
 		return fmt.Errorf(`%w: %s has mode %04o; run "chmod 700 %s"`, fs.ErrPermission, path, perm, path)
 	}
 	return checkOwner(fi, path)
+}
+
+// explainDisk adds what to do to an error of the file system under dir.
+func explainDisk(err error, dir string) error {
+	switch {
+	case errors.Is(err, ErrLocked):
+		return fmt.Errorf("%w; stop that process, or give each a directory of its own", err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w; make room on the file system of %s", err, dir)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w; mount the file system of %s writable, or name another directory", err, dir)
+	}
+	return err
 }
 
 // readPrivate reads a whole file of at most limit bytes.

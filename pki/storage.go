@@ -119,10 +119,14 @@ type FileStorage struct {
 // OpenFileStorage opens the storage in dir and makes dir, with mode 0700, if it
 // does not exist; its parent must. It holds a lock until Close: a second process
 // gets an error that matches [ErrLocked].
+//
+// Windows has no modes: there the directory's access control list decides, which
+// dir inherits from its parent. Choose a parent that only the service's account
+// may read, such as a profile and not %ProgramData%.
 func OpenFileStorage(dir string) (*FileStorage, error) {
 	s, err := openFileStorage(dir)
 	if err != nil {
-		return nil, fmt.Errorf("pki: storage: %w", err)
+		return nil, fmt.Errorf("pki: storage: %w", explainDisk(err, dir))
 	}
 	return s, nil
 }
@@ -186,7 +190,7 @@ func (s *FileStorage) Save(ctx context.Context, name string, data []byte) error 
 	}
 	defer s.mu.Unlock()
 	if err := writePrivate(s.root, name, data); err != nil {
-		return fmt.Errorf("pki: storage: save %s: %w", name, err)
+		return fmt.Errorf("pki: storage: save %s: %w", name, explainDisk(err, s.root.Name()))
 	}
 	return nil
 }

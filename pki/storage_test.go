@@ -22,6 +22,7 @@ func TestFileStorageRefusesADirectoryThatIsNotItsOwn(t *testing.T) {
 		"readable by others":  {func(t *testing.T, dir string) { mkdir(t, dir, 0o755) }, `run "chmod 700 `},
 		"readable by a group": {func(t *testing.T, dir string) { mkdir(t, dir, 0o750) }, `run "chmod 700 `},
 		"writable by others":  {func(t *testing.T, dir string) { mkdir(t, dir, 0o702) }, `run "chmod 700 `},
+		"not writable":        {func(t *testing.T, dir string) { mkdir(t, dir, 0o500) }, `run "chmod 700 `},
 		"a file":              {func(t *testing.T, dir string) { require.NoError(t, os.WriteFile(dir, nil, 0o600)) }, "not a directory"},
 		"a pipe":              {func(t *testing.T, dir string) { require.NoError(t, syscall.Mkfifo(dir, 0o600)) }, "not a directory"},
 		"a link": {func(t *testing.T, dir string) {
@@ -50,32 +51,36 @@ func mkdir(t *testing.T, dir string, mode fs.FileMode) {
 	require.NoError(t, os.Chmod(dir, mode))
 }
 
+// untrusted are things that can be where a file should be, and what is said of
+// them.
+var untrusted = map[string]struct {
+	put    func(t *testing.T, path string)
+	reason string
+}{
+	"readable by others":  {func(t *testing.T, path string) { require.NoError(t, os.Chmod(path, 0o604)) }, `run "chmod 600 `},
+	"readable by a group": {func(t *testing.T, path string) { require.NoError(t, os.Chmod(path, 0o640)) }, `run "chmod 600 `},
+	"a link": {func(t *testing.T, path string) {
+		require.NoError(t, os.Rename(path, path+".real"))
+		require.NoError(t, os.Symlink(filepath.Base(path)+".real", path))
+	}, "not a regular file"},
+	"a link out of there": {func(t *testing.T, path string) {
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Symlink("/etc/passwd", path))
+	}, "not a regular file"},
+	"a hard link": {func(t *testing.T, path string) { require.NoError(t, os.Link(path, path+".2")) }, "hard links"},
+	"a pipe": {func(t *testing.T, path string) {
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, syscall.Mkfifo(path, 0o600))
+	}, "not a regular file"},
+	"a directory": {func(t *testing.T, path string) {
+		require.NoError(t, os.Remove(path))
+		mkdir(t, path, 0o700)
+	}, "not a regular file"},
+	"too large": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 1<<20+1)) }, "larger than"},
+}
+
 func TestFileStorageRefusesAFileThatIsNotItsOwn(t *testing.T) {
-	for name, c := range map[string]struct {
-		put    func(t *testing.T, path string)
-		reason string
-	}{
-		"readable by others":  {func(t *testing.T, path string) { require.NoError(t, os.Chmod(path, 0o604)) }, `run "chmod 600 `},
-		"readable by a group": {func(t *testing.T, path string) { require.NoError(t, os.Chmod(path, 0o640)) }, `run "chmod 600 `},
-		"a link": {func(t *testing.T, path string) {
-			require.NoError(t, os.Rename(path, path+".real"))
-			require.NoError(t, os.Symlink(filepath.Base(path)+".real", path))
-		}, "not a regular file"},
-		"a link out of there": {func(t *testing.T, path string) {
-			require.NoError(t, os.Remove(path))
-			require.NoError(t, os.Symlink("/etc/passwd", path))
-		}, "not a regular file"},
-		"a hard link": {func(t *testing.T, path string) { require.NoError(t, os.Link(path, path+".2")) }, "hard links"},
-		"a pipe": {func(t *testing.T, path string) {
-			require.NoError(t, os.Remove(path))
-			require.NoError(t, syscall.Mkfifo(path, 0o600))
-		}, "not a regular file"},
-		"a directory": {func(t *testing.T, path string) {
-			require.NoError(t, os.Remove(path))
-			mkdir(t, path, 0o700)
-		}, "not a regular file"},
-		"too large": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 1<<20+1)) }, "larger than"},
-	} {
+	for name, c := range untrusted {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "agent")
 			s := openStorage(t, dir)
@@ -84,6 +89,33 @@ func TestFileStorageRefusesAFileThatIsNotItsOwn(t *testing.T) {
 			data, err := s.Load(t.Context(), "key")
 			require.ErrorContains(t, err, c.reason)
 			require.Empty(t, data)
+		})
+	}
+}
+
+// An identity that cannot be trusted is no reason to get another one: the owner
+// of the machine decides. The file, the token and the gateway are left alone.
+func TestAnIdentityThatIsNotItsOwnIsNotReplaced(t *testing.T) {
+	a, _ := newAuthority(t)
+	for name, c := range untrusted {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "agent")
+			s := openStorage(t, dir)
+			_, err := pki.Enroll(t.Context(), s, a, pki.Registration{Token: grant(t, a, pki.Grant{})})
+			require.NoError(t, err)
+			path := filepath.Join(dir, "identity")
+			c.put(t, path)
+			before, err := os.Lstat(path)
+			require.NoError(t, err)
+
+			asked := &script{Registrar: a}
+			_, err = pki.Enroll(t.Context(), s, asked, pki.Registration{Token: grant(t, a, pki.Grant{})})
+			require.ErrorContains(t, err, c.reason)
+			require.Empty(t, asked.asked)
+			after, err := os.Lstat(path)
+			require.NoError(t, err)
+			require.True(t, os.SameFile(before, after))
+			require.Equal(t, before.ModTime(), after.ModTime())
 		})
 	}
 }
@@ -109,6 +141,7 @@ func TestFileStorageServesOneProcess(t *testing.T) {
 	require.NoError(t, err)
 	_, err = pki.OpenFileStorage(dir)
 	require.ErrorIs(t, err, pki.ErrLocked)
+	require.ErrorContains(t, err, "a directory of its own")
 	_, _, err = pki.LoadOrCreateCA(t.Context(), dir, "")
 	require.ErrorIs(t, err, pki.ErrLocked)
 	require.NoError(t, first.Close())
