@@ -183,8 +183,8 @@ func readReply(resp *http.Response, path string) (*Credential, error) {
 	case status == http.StatusTooManyRequests || status >= 500:
 		return nil, &UnavailableError{Status: status, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	case status >= 300 && status < 400:
-		return nil, fmt.Errorf("pki: gateway redirects to %.200q (HTTP %d), which is not followed; set the base URL to the gateway itself",
-			resp.Header.Get("Location"), status)
+		return nil, fmt.Errorf("pki: gateway redirects to %s (HTTP %d), which is not followed; set the base URL to the gateway itself",
+			redirectHost(resp), status)
 	default:
 		return nil, fmt.Errorf("pki: gateway answers HTTP %d to %s; is the base URL right?", status, path)
 	}
@@ -200,6 +200,15 @@ func readReply(resp *http.Response, path string) (*Credential, error) {
 		return nil, fmt.Errorf("pki: gateway's reply is no credential (%w); is the base URL right?", err)
 	}
 	return credential, nil
+}
+
+// redirectHost tells where a redirect leads, without what may repeat the request.
+func redirectHost(resp *http.Response) string {
+	to, err := resp.Location()
+	if err != nil {
+		return "nowhere"
+	}
+	return fmt.Sprintf("%.100q", to.Host)
 }
 
 // retryAfter reads the header of that name, in seconds (RFC 9110, 10.2.3).

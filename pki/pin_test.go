@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,4 +211,49 @@ func registration(t testing.TB) pki.Registration {
 func localhost(base string) string {
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(base, "https://"))
 	return "https://localhost:" + port
+}
+
+// A resumed session shows no certificate anew. The pins hold for it all the same.
+func TestPinsHoldForAResumedSession(t *testing.T) {
+	cert, issuer := chainOf{names: []string{"localhost"}, usage: x509.ExtKeyUsageServerAuth, rootCA: true}.make(t)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("x")) // and the tickets before it
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		wg.Wait()
+	})
+	sessions := tls.NewLRUClientSessionCache(1)
+	dial := func(pin pki.Pin) (resumed bool, err error) {
+		config, err := pki.PinnedTLS([]pki.Pin{pin}, "localhost")
+		require.NoError(t, err)
+		config.ClientSessionCache = sessions
+		conn, err := tls.Dial("tcp", listener.Addr().String(), config)
+		if err != nil {
+			return false, err
+		}
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+		return conn.ConnectionState().DidResume, err
+	}
+	good := pki.PinOf(issuer)
+	resumed, err := dial(good)
+	require.NoError(t, err)
+	require.False(t, resumed)
+	resumed, err = dial(good)
+	require.NoError(t, err)
+	require.True(t, resumed)
+	_, err = dial(pki.PinOf(issue(t, &x509.Certificate{SerialNumber: big.NewInt(9)}, &x509.Certificate{}, newKey(t), newKey(t))))
+	var mismatch *pki.PinError
+	require.ErrorAs(t, err, &mismatch)
 }
