@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -29,6 +28,17 @@ type Authority struct {
 	Signer      crypto.Signer
 	Certificate *x509.Certificate
 
+	// Chain is what stands above Certificate: the certificate of its issuer
+	// first, the root last. Empty means that Certificate is the root. Agents are
+	// told to trust the root and present the rest; gateways let in what
+	// Certificate has signed, and not its siblings.
+	Chain []*x509.Certificate
+
+	// Trusted are other authorities whose agents are let in and which agents are
+	// told to trust, for as long as they last: the one before this, and the one
+	// to come. See "Changing the authority" in the package's documentation.
+	Trusted []*x509.Certificate
+
 	// Store remembers tokens and certificates. Required.
 	Store Store
 
@@ -48,6 +58,15 @@ type Authority struct {
 
 	// MaxGrantTTL is the longest life of a token; 0 means TTLAutomation.
 	MaxGrantTTL time.Duration
+
+	// RenewalGrace is how long after its end a certificate may still be renewed;
+	// 0 means not at all, and 30 days is the most. Agents that come by a
+	// [Handler] also need RenewExpired of its configuration.
+	RenewalGrace time.Duration
+
+	// AllowRSA accepts RSA keys of agents, of 2048 to 8192 bits, beside those on
+	// P-256 and P-384 and Ed25519.
+	AllowRSA bool
 
 	// SystemRoots tells agents that the gateway's own certificate may also be
 	// one that their system trusts, as when a public CA has issued it.
@@ -88,13 +107,18 @@ func (a *Authority) validate() error {
 		return errors.New("pki: Authority: the certificate is not that of a CA")
 	case a.Certificate.KeyUsage&x509.KeyUsageCertSign == 0:
 		return errors.New("pki: Authority: the certificate is not for signing certificates")
-	case a.Lifetime < 0 || a.MaxGrantTTL < 0:
+	case a.Lifetime < 0 || a.MaxGrantTTL < 0 || a.RenewalGrace < 0:
 		return errors.New("pki: Authority: negative duration")
+	case a.RenewalGrace > remember:
+		return fmt.Errorf("pki: Authority: RenewalGrace %s is more than %s", a.RenewalGrace, remember)
 	case a.Lifetime > 0 && a.Lifetime < 10*time.Second:
 		return fmt.Errorf("pki: Authority: Lifetime %s is too short to renew in", a.Lifetime)
 	}
 	if !sameKey(a.Certificate.PublicKey, a.Signer.Public()) {
 		return errors.New("pki: Authority: the certificate is not for the signer's key")
+	}
+	if err := a.checkChain(); err != nil {
+		return err
 	}
 	return checkTrustDomain(a.domain())
 }
@@ -170,7 +194,7 @@ func clip(s string) string { return s[:min(len(s), maxName)] }
 
 // requestedKey is the key of a signing request, and its hash.
 func (a *Authority) requestedKey(csr []byte) (crypto.PublicKey, []byte, error) {
-	key, err := publicKey(csr)
+	key, err := publicKey(csr, a.AllowRSA)
 	if err != nil {
 		return nil, nil, refuse(causeBadCSR, err)
 	}
@@ -178,12 +202,10 @@ func (a *Authority) requestedKey(csr []byte) (crypto.PublicKey, []byte, error) {
 	if err != nil {
 		return nil, nil, refuse(causeBadCSR, err)
 	}
-	own, err := keyHash(a.Signer.Public())
-	if err != nil {
-		return nil, nil, err
-	}
-	if bytes.Equal(hash, own) {
-		return nil, nil, refuse(causeBadCSR, errors.New("key is the authority's own"))
+	for _, authority := range a.authorities() {
+		if sameKey(authority.PublicKey, key) {
+			return nil, nil, refuse(causeBadCSR, errors.New("key is that of an authority"))
+		}
 	}
 	return key, hash, nil
 }
@@ -207,12 +229,12 @@ func (a *Authority) credential(record *CertificateRecord) (*Credential, error) {
 	}
 	return &Credential{
 		Agent:        record.Agent,
-		Certificates: [][]byte{record.Raw},
+		Certificates: append([][]byte{record.Raw}, a.intermediates()...),
 		Serial:       record.Serial,
 		NotBefore:    cert.NotBefore,
 		NotAfter:     cert.NotAfter,
 		RenewAfter:   cert.NotAfter.Add(-renewBefore(cert)),
-		Roots:        [][]byte{a.Certificate.Raw},
+		Roots:        a.roots(time.Now()),
 		SystemRoots:  a.SystemRoots,
 	}, nil
 }

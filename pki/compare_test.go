@@ -45,6 +45,9 @@ func TestACertificateThatIsNotTheTemplateIsNotIssued(t *testing.T) {
 		"an address":            func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4bcast} },
 		"another identity":      func(c *x509.Certificate) { c.URIs = []*url.URL{agentURI("outgate", "core")} },
 		"a second identity":     func(c *x509.Certificate) { c.URIs = append(c.URIs, agentURI("outgate", "core")) },
+		"an unknown extension that nobody must know": func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Value: []byte{5, 0}}}
+		},
 		"an unknown extension": func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		},

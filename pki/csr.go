@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -16,9 +17,15 @@ import (
 // bytes.
 const maxCSR = 16 << 10
 
+// Sizes of RSA keys, in bits.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
+
 // publicKey takes the public key out of a certificate signing request, and
 // nothing else, once the request proves that its sender holds the private key.
-func publicKey(csr []byte) (crypto.PublicKey, error) {
+func publicKey(csr []byte, allowRSA bool) (crypto.PublicKey, error) {
 	if len(csr) > maxCSR {
 		return nil, fmt.Errorf("signing request of %d bytes; at most %d", len(csr), maxCSR)
 	}
@@ -26,11 +33,18 @@ func publicKey(csr []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing request: %w", err)
 	}
-	if err := checkKey(req.PublicKey); err != nil {
+	if key, isRSA := req.PublicKey.(*rsa.PublicKey); isRSA && allowRSA {
+		err = checkRSA(key)
+	} else {
+		err = checkKey(req.PublicKey)
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch req.SignatureAlgorithm {
-	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519:
+	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519,
+		x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
+		x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS:
 	default: // crypto/x509 would let SHA-1 pass here
 		return nil, fmt.Errorf("signing request is signed with %s", req.SignatureAlgorithm)
 	}
@@ -51,6 +65,17 @@ func checkKey(key crypto.PublicKey) error {
 		return nil
 	}
 	return fmt.Errorf("key of type %T; use P-256, P-384 or Ed25519", key)
+}
+
+// checkRSA bounds what verifying with the key costs, too.
+func checkRSA(key *rsa.PublicKey) error {
+	if bits := key.N.BitLen(); bits < minRSA || bits > maxRSA {
+		return fmt.Errorf("RSA key of %d bits; use %d to %d", bits, minRSA, maxRSA)
+	}
+	if key.E != 65537 {
+		return fmt.Errorf("RSA key with exponent %d; use 65537", key.E)
+	}
+	return nil
 }
 
 // keyHash names a public key: the SHA-256 of its one canonical encoding, however

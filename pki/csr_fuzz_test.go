@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"testing"
 )
@@ -27,9 +28,17 @@ func FuzzPublicKey(f *testing.F) {
 	}
 	f.Add([]byte{0x30, 0x80})
 	f.Fuzz(func(t *testing.T, csr []byte) {
-		key, err := publicKey(csr)
-		if err != nil {
+		if _, err := publicKey(csr, false); err != nil {
+			if key, err := publicKey(csr, true); err == nil {
+				if key, ok := key.(*rsa.PublicKey); !ok || key.N.BitLen() < 2048 {
+					t.Errorf("the option accepts a %T", key)
+				}
+			}
 			return
+		}
+		key, err := publicKey(csr, true)
+		if err != nil {
+			t.Fatalf("the option to accept more refuses: %v", err)
 		}
 		switch key := key.(type) {
 		case *ecdsa.PublicKey:

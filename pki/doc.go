@@ -47,6 +47,16 @@
 // While the store cannot be reached nobody gets in, or, with a [Follower], who
 // was not revoked when it last could be, for a minute.
 //
+// # Changing the authority
+//
+// One authority follows another in three steps, each a restart of the gateway
+// with other fields of [Authority]. First put the new certificate in Trusted:
+// agents learn of it when they renew. When all have, make it Certificate with its
+// Signer, and put the old one in Trusted: agents notice nothing, renew with the
+// new one, and may present either. When the old one has ended, or no agent has a
+// certificate of it any more, leave it out. Pins in use must name the new one
+// before the second step.
+//
 // # Not here
 //
 // Connections: package tunnel ends those that a [Follower] has heard are

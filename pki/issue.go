@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
@@ -49,9 +50,8 @@ func (a *Authority) template(t *x509.Certificate, now time.Time) *x509.Certifica
 	t.SerialNumber = newSerial()
 	t.NotBefore = now.Add(-min(backdate, a.lifetime()/10)).UTC().Truncate(time.Second)
 	t.NotAfter = now.Add(a.lifetime()).UTC().Truncate(time.Second)
-	if t.NotAfter.After(a.Certificate.NotAfter) {
-		t.NotAfter = a.Certificate.NotAfter
-	}
+	_, end := a.valid()
+	t.NotAfter = earlier(t.NotAfter, end)
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.BasicConstraintsValid = true // CA: false, spelled out
 	return t
@@ -71,9 +71,9 @@ func newSerial() *big.Int {
 // certificate.
 func (a *Authority) sign(template *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
 	now := time.Now()
-	if now.After(a.Certificate.NotAfter) || now.Before(a.Certificate.NotBefore) {
-		return nil, fmt.Errorf("pki: authority's certificate is valid from %s to %s only",
-			a.Certificate.NotBefore.Format(time.RFC3339), a.Certificate.NotAfter.Format(time.RFC3339))
+	if from, to := a.valid(); now.Before(from) || now.After(to) {
+		return nil, fmt.Errorf("pki: authority is valid from %s to %s only; is the clock of this machine right?",
+			from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key, a.Signer)
 	if err != nil {
@@ -113,10 +113,17 @@ func (a *Authority) compare(got, want *x509.Certificate, key crypto.PublicKey) e
 		return errors.New("other addresses")
 	case !slices.EqualFunc(got.URIs, want.URIs, func(a, b *url.URL) bool { return a.String() == b.String() }):
 		return errors.New("another identity")
-	case len(got.UnhandledCriticalExtensions) > 0:
-		return errors.New("unknown critical extensions")
+	case slices.ContainsFunc(got.Extensions, func(e pkix.Extension) bool { return !expectedExtension(e.Id) }):
+		return errors.New("unknown extensions")
 	case !bytes.Equal(got.RawIssuer, a.Certificate.RawSubject):
 		return errors.New("another issuer")
 	}
 	return nil
+}
+
+// expectedExtension knows those that come of a template: key usage, alternative
+// names, basic constraints, authority key and extended key usage (RFC 5280,
+// 4.2.1).
+func expectedExtension(id asn1.ObjectIdentifier) bool {
+	return len(id) == 4 && id[0] == 2 && id[1] == 5 && id[2] == 29 && slices.Contains([]int{15, 17, 19, 35, 37}, id[3])
 }

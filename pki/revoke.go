@@ -230,15 +230,6 @@ func (a *Authority) verifyChain(cert *x509.Certificate, at time.Time) error {
 	return nil
 }
 
-// Pool is the set of roots to verify agents by: this authority alone.
-func (a *Authority) Pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	if a.Certificate != nil {
-		pool.AddCert(a.Certificate)
-	}
-	return pool
-}
-
 // storeTimeout bounds how long a TLS handshake waits for the store.
 const storeTimeout = 5 * time.Second
 

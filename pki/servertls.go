@@ -16,8 +16,8 @@ import (
 
 // ServerTLS is a configuration for a gateway that agents reach by these names
 // and addresses, with a certificate of this authority that renews itself while
-// the server runs. The authority's own certificate is presented beside it, so
-// that agents can pin the authority.
+// the server runs. The authority's own certificate and Chain are presented beside
+// it, so that agents can pin the authority.
 //
 // clients is one of two. tls.VerifyClientCertIfGiven is for the one port that
 // serves registration and the tunnel: a client without a certificate gets in,
@@ -116,11 +116,11 @@ func (s *serverCertificate) issue(now time.Time) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{
-		Certificate: [][]byte{leaf.Raw, s.authority.Certificate.Raw},
-		PrivateKey:  s.key,
-		Leaf:        leaf,
-	}, nil
+	chain := [][]byte{leaf.Raw, s.authority.Certificate.Raw}
+	for _, cert := range s.authority.Chain {
+		chain = append(chain, cert.Raw) // the root too, to be pinned
+	}
+	return &tls.Certificate{Certificate: chain, PrivateKey: s.key, Leaf: leaf}, nil
 }
 
 // renewBefore is how long before its end a certificate is due: 30 days, or a

@@ -27,7 +27,7 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 	if r.Presented == nil {
 		return nil, refuse(causeBadCertificate, errors.New("none presented"))
 	}
-	if err := a.verifyChain(r.Presented, time.Now()); err != nil {
+	if err := a.verifyChain(r.Presented, a.judgedAt(r.Presented)); err != nil {
 		return nil, refuse(causeBadCertificate, err)
 	}
 	_, name, err := identityOf(r.Presented)
@@ -80,6 +80,16 @@ func (a *Authority) renew(ctx context.Context, r Renewal) (*CertificateRecord, e
 	}
 	a.warnOfTwin(ctx, current.Serial, twin)
 	return &fresh, nil
+}
+
+// judgedAt is now, or the end of a certificate that has not been over for longer
+// than the grace.
+func (a *Authority) judgedAt(cert *x509.Certificate) time.Time {
+	now := time.Now()
+	if now.After(cert.NotAfter) && now.Sub(cert.NotAfter) <= a.RenewalGrace {
+		return cert.NotAfter
+	}
+	return now
 }
 
 // judge says whether the presented certificate may be renewed to the key.
