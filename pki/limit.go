@@ -113,12 +113,14 @@ type bucket struct {
 // wait fills the bucket up to now and returns how long it takes until it holds
 // one.
 func (b *bucket) wait(now time.Time) time.Duration {
-	if b.last.IsZero() {
+	switch elapsed := now.Sub(b.last); {
+	case b.last.IsZero():
 		b.level = float64(b.rate.Burst)
-	} else {
-		b.level = min(float64(b.rate.Burst), b.level+b.rate.PerSecond*now.Sub(b.last).Seconds())
+		b.last = now
+	case elapsed > 0: // requests that come together are counted in any order
+		b.level = min(float64(b.rate.Burst), b.level+b.rate.PerSecond*elapsed.Seconds())
+		b.last = now
 	}
-	b.last = now
 	if b.level >= 1 {
 		return 0
 	}

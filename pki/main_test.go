@@ -169,6 +169,11 @@ func serveWith(t testing.TB, config *tls.Config, h http.Handler) string {
 	return "https://" + listener.Addr().String()
 }
 
+// clientTLS is for a client without an identity.
+func clientTLS(a *pki.Authority) *tls.Config {
+	return &tls.Config{RootCAs: a.Pool(), MinVersion: tls.VersionTLS13}
+}
+
 // whoami asks the gateway for the name that it sees in the certificate.
 func whoami(t testing.TB, base string, config *tls.Config) (string, error) {
 	t.Helper()

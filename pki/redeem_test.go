@@ -1,7 +1,6 @@
 package pki_test
 
 import (
-	"errors"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -18,35 +17,6 @@ import (
 
 	"github.com/outgate/outgate/pki"
 )
-
-func TestOneTokenMakesOneIdentity(t *testing.T) {
-	a, _ := newAuthority(t)
-	token := grant(t, a, pki.Grant{Agent: "edge"})
-	const rivals = 1000
-	csrs := make([][]byte, rivals)
-	for i := range csrs {
-		csrs[i] = csrOf(t, newKey(t))
-	}
-	var won atomic.Int32
-	var start, done sync.WaitGroup
-	start.Add(1)
-	for _, csr := range csrs {
-		done.Go(func() {
-			start.Wait()
-			_, err := a.Register(t.Context(), pki.Registration{Token: token, CSR: csr})
-			switch {
-			case err == nil:
-				won.Add(1)
-			case !errors.Is(err, &pki.RegistrationError{}):
-				t.Errorf("Register: %v", err)
-			}
-		})
-	}
-	start.Done()
-	done.Wait()
-	require.EqualValues(t, 1, won.Load())
-	require.Len(t, certificatesOf(t, a, "edge"), 1)
-}
 
 func TestSameTokenAndKeyGetTheSameCertificate(t *testing.T) {
 	a, _ := newAuthority(t)
