@@ -55,6 +55,7 @@ func carrierNamed(name string) (carrier, bool) {
 
 // onEachCarrier runs a test over every carrier, side by side.
 func onEachCarrier(t *testing.T, test func(t *testing.T, c carrier)) {
+	t.Parallel()
 	for _, c := range carriers {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -58,7 +58,7 @@ var agentDeaths = []death{
 	{
 		name: "half-open", sees: far, // the end of the process is told, but lost
 		kill: func(p *process) error { err := p.host.Filter(testnet.Filter{NoEnds: true}); p.kill(); return err },
-		heal: func(p *process) error { return cmp(p.host.Filter(testnet.Filter{}), p.start()) },
+		heal: func(p *process) error { return firstOf(p.host.Filter(testnet.Filter{}), p.start()) },
 	},
 	{
 		name: "cable", sees: both,
@@ -68,6 +68,7 @@ var agentDeaths = []death{
 	filtered("drop both ways", testnet.Filter{DropTo: true, DropFrom: true}),
 	filtered("drop to agent", testnet.Filter{DropTo: true}),
 	filtered("drop from agent", testnet.Filter{DropFrom: true}),
+	filtered("reject", testnet.Filter{Reject: true}),
 }
 
 // deaths of the gateway: every agent is a witness.
@@ -92,7 +93,7 @@ func filtered(name string, f testnet.Filter) death {
 	}
 }
 
-func cmp(errs ...error) error {
+func firstOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -200,7 +201,8 @@ func (s *scene) broken(side *process, mark int, agent string, flows []flow, bega
 		if err != nil {
 			return fmt.Errorf("a stream outlives its connection: %w", err)
 		}
-		if e.Clean || e.Corrupt != "" || e.Code != down.Code {
+		// The user of a stream at the other end, who has learnt it first, may reset it.
+		if e.Clean || e.Corrupt != "" || e.Code != down.Code && e.Code != transport.Canceled {
 			return fmt.Errorf("%s: the connection ended with %q, a stream with %+v", side.name, down.Error, e)
 		}
 	}

@@ -43,6 +43,7 @@ func TestTransfersSurviveHeavyLossInTheEnd(t *testing.T) {
 			}
 			t.Log(err)
 			require.Less(t, time.Since(began), 2*time.Minute)
+			pause(t.Context(), time.Second)
 		}
 		s.requireTruth(t, agent)
 		t.Logf("20 %% loss both ways: 64 KiB each way in %s, at attempt %d, after %d deaths",

@@ -4,6 +4,7 @@ package netlab
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,6 +24,11 @@ func TestMain(m *testing.M) {
 	}
 	if inCI() && os.Geteuid() != 0 {
 		os.Exit(asRoot())
+	}
+	flag.Parse()
+	if !full() {
+		// These tests wait for most of their time. The full run measures, and wants quiet.
+		_ = flag.Set("test.parallel", "32")
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -36,6 +36,7 @@ type scene struct {
 type sceneConfig struct {
 	agents     int
 	backoffMax time.Duration // of the agents; 0 is the default
+	before     func(*scene)  // the hosts are there, the programs not yet; may be nil
 }
 
 const port = 7443
@@ -71,6 +72,9 @@ func newScene(tb testing.TB, c carrier, cfg sceneConfig) *scene {
 		name := fmt.Sprintf("agent-%d", i+1)
 		file := config("agent", name, ca.Agent(name).Certificates[0])
 		s.agents = append(s.agents, newProcess(tb, s.lab.Host(tb), name, file))
+	}
+	if cfg.before != nil {
+		cfg.before(s)
 	}
 	require.NoError(tb, s.gateway.start())
 	for _, a := range s.agents {
