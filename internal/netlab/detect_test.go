@@ -5,8 +5,8 @@ package netlab
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +22,9 @@ import (
 const (
 	// promised is within what time both sides know of a dead peer while streams are open.
 	promised = 10 * time.Second
+
+	// slack is what a busy machine may add in the full run.
+	slack = 2 * time.Second
 
 	// patience is how long a test waits for that. A busy machine is no fault.
 	patience = 25 * time.Second
@@ -283,8 +286,7 @@ func (x *times) add(d death, who string, took time.Duration) {
 	x.took[name] = append(x.took[name], took)
 }
 
-// report prints a table and checks what can be checked: with few samples, or on a busy
-// machine, that is no percentile.
+// report prints a table, and in the full run checks the percentile that was promised.
 func (x *times) report(t *testing.T, carrier string) {
 	names := make([]string, 0, len(x.took))
 	for name := range x.took {
@@ -299,8 +301,37 @@ func (x *times) report(t *testing.T, carrier string) {
 	}
 	require.NotEmpty(t, names)
 	for _, name := range names {
-		if full() && os.Getenv("OUTGATE_NETLAB_STRICT") != "" {
-			assert.LessOrEqual(t, x.took[name][len(x.took[name])-1], promised, name)
+		took := x.took[name]
+		if full() && !strings.HasSuffix(name, ", back") {
+			assert.LessOrEqual(t, took[int(0.99*float64(len(took)-1))], promised+slack, name)
 		}
 	}
+}
+
+// With the default backoff an agent is back soon after a long outage.
+func TestAgentsComeBackAfterALongOutage(t *testing.T) {
+	agents, outage := 2, 12*time.Second
+	if full() {
+		agents, outage = 16, 30*time.Second
+	}
+	onEachCarrier(t, func(t *testing.T, c carrier) {
+		s := newScene(t, c, sceneConfig{agents: agents})
+		marks := make([]int, agents)
+		for i, agent := range s.agents {
+			_, err := s.open(agent, kinds[1])
+			require.NoError(t, err)
+			marks[i] = agent.mark()
+		}
+		require.NoError(t, s.gateway.host.Filter(testnet.Filter{DropTo: true, DropFrom: true}))
+		pause(t.Context(), outage)
+		require.NoError(t, s.gateway.host.Filter(testnet.Filter{}))
+		healed := time.Now()
+		seen := newTimes()
+		for i, agent := range s.agents {
+			back, err := agent.await(marks[i], 2*time.Minute, func(e event) bool { return e.Kind == "connected" })
+			require.NoError(t, err)
+			seen.add(death{name: fmt.Sprintf("outage of %s", outage)}, "back", back.At.Sub(healed))
+		}
+		seen.report(t, c.name)
+	})
 }

@@ -90,7 +90,7 @@ func (l *load) work(ctx context.Context, agent string, rng *rand.Rand) {
 		}
 		done()
 		l.node.say(event{Kind: "flow", Agent: agent, Via: via, Ending: e})
-		pause := 20 * time.Millisecond
+		pause := 100 * time.Millisecond
 		if !e.Clean {
 			pause = 200 * time.Millisecond
 		}

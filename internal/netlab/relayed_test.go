@@ -65,18 +65,18 @@ func tunnelThrough[R relay](t *testing.T, c carrier, start func(tb testing.TB, t
 
 // converse runs one flow from the gateway.
 func converse(t *testing.T, g *tunnel.Gateway, f flow) ending {
-	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), nodeTimeout)
 	defer cancel()
 	for {
 		s, err := g.WaitSession(ctx, "agent-1")
-		require.NoError(t, err)
+		if err != nil {
+			return ending{Error: err.Error()}
+		}
 		stream, err := s.Open(ctx, tunnel.Target{Service: flowService})
 		if err == nil {
 			err = f.writeTo(stream)
 		}
 		if err != nil { // the session was about to end
-			require.NoError(t, ctx.Err())
 			if stream != nil {
 				abort(stream)
 			}
