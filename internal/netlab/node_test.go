@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,7 @@ type nodeConfig struct {
 
 	Log        string        // file
 	BackoffMax time.Duration // of an agent; 0 is the default
+	Quiet      bool          // the tunnel sends no pings: what notices a dead peer is the carrier
 }
 
 // event is a line that a node prints.
@@ -139,6 +142,13 @@ func newNode(file string) (*node, error) {
 	return n, nil
 }
 
+func (n *node) liveness() tunnel.Liveness {
+	if n.Quiet {
+		return tunnel.Liveness{Busy: time.Hour, Idle: time.Hour}
+	}
+	return tunnel.Liveness{}
+}
+
 func (n *node) say(e event) {
 	if e.At.IsZero() {
 		e.At = time.Now()
@@ -201,6 +211,7 @@ func (n *node) agent(commands *json.Decoder) error {
 		Policy:     policy.InsecureAllowAll(),
 		Name:       n.Name,
 		BackoffMax: n.BackoffMax,
+		Liveness:   n.liveness(),
 		Logger:     n.log,
 	}
 	err = a.Handle(flowService, tunnel.HandlerFunc(func(_ context.Context, in *tunnel.Incoming) {
@@ -251,11 +262,11 @@ func (n *node) watchState(ctx context.Context, a *tunnel.Agent) {
 }
 
 func (n *node) gateway(commands *json.Decoder) error {
-	ln, err := n.carrier.listen(n.Gateway.String(), n.tls)
+	ln, err := n.carrier.listen(net.JoinHostPort("0.0.0.0", strconv.Itoa(int(n.Gateway.Port()))), n.tls)
 	if err != nil {
 		return err
 	}
-	g := &tunnel.Gateway{Logger: n.log}
+	g := &tunnel.Gateway{Liveness: n.liveness(), Logger: n.log}
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(context.Background(), watchedListener{ln, n}) }()
 	n.say(event{Kind: "ready"})

@@ -36,7 +36,12 @@ type scene struct {
 type sceneConfig struct {
 	agents     int
 	backoffMax time.Duration // of the agents; 0 is the default
+	quiet      bool          // without pings of the tunnel
 	before     func(*scene)  // the hosts are there, the programs not yet; may be nil
+
+	// The gateway and the only agent are joined by a wire with these conditions in both
+	// directions, not by the router.
+	wire *testnet.Conditions
 }
 
 const port = 7443
@@ -48,6 +53,16 @@ func newScene(tb testing.TB, c carrier, cfg sceneConfig) *scene {
 	dir := tb.TempDir()
 	host := s.lab.Host(tb)
 	address := netip.AddrPortFrom(host.Addr, port)
+	agentHosts := make([]*testnet.Host, cfg.agents)
+	for i := range agentHosts {
+		agentHosts[i] = s.lab.Host(tb)
+	}
+	if cfg.wire != nil {
+		wire := s.lab.Wire(tb, agentHosts[0], host, 1)
+		wire.Set(testnet.AToB, *cfg.wire)
+		wire.Set(testnet.BToA, *cfg.wire)
+		address = netip.AddrPortFrom(wire.B, port)
+	}
 	config := func(role, name string, identity tls.Certificate) string {
 		key, err := x509.MarshalPKCS8PrivateKey(identity.PrivateKey)
 		require.NoError(tb, err)
@@ -61,6 +76,7 @@ func newScene(tb testing.TB, c carrier, cfg sceneConfig) *scene {
 			CA:          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate().Raw}),
 			Log:         filepath.Join(dir, name+".log"),
 			BackoffMax:  cfg.backoffMax,
+			Quiet:       cfg.quiet,
 		})
 		require.NoError(tb, err)
 		file := filepath.Join(dir, name+".json")
@@ -68,10 +84,10 @@ func newScene(tb testing.TB, c carrier, cfg sceneConfig) *scene {
 		return file
 	}
 	s.gateway = newProcess(tb, host, "gateway", config("gateway", "gateway", ca.Gateway().Certificates[0]))
-	for i := range cfg.agents {
+	for i, host := range agentHosts {
 		name := fmt.Sprintf("agent-%d", i+1)
 		file := config("agent", name, ca.Agent(name).Certificates[0])
-		s.agents = append(s.agents, newProcess(tb, s.lab.Host(tb), name, file))
+		s.agents = append(s.agents, newProcess(tb, host, name, file))
 	}
 	if cfg.before != nil {
 		cfg.before(s)

@@ -133,6 +133,9 @@ type Host struct {
 	moves   int
 }
 
+// congestionControl of TCP is the usual one, whatever the machine's default is.
+const congestionControl = "cubic"
+
 // hostInterface is what a host's interface is called.
 const hostInterface = "eth0"
 
@@ -167,8 +170,7 @@ func (l *Lab) Host(tb testing.TB) *Host {
 }
 
 func (h *Host) route() error {
-	// The usual congestion control, whatever the machine's default is.
-	return run("ip", "-n", h.name, "route", "replace", "default", "via", h.gateway.String(), "congctl", "cubic")
+	return run("ip", "-n", h.name, "route", "replace", "default", "via", h.gateway.String(), "congctl", congestionControl)
 }
 
 // Command is a command that will run on the host.

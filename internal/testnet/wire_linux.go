@@ -60,6 +60,7 @@ func (w *Wire) end(tb testing.TB, h *Host, name string, local, remote netip.Addr
 	tb.Cleanup(func() { _ = tun.Close() }) // a second time, unless the other end could not be made
 	must(tb, run("ip", "-n", h.name, "addr", "add", local.String(), "peer", remote.String(), "dev", name))
 	must(tb, run("ip", "-n", h.name, "link", "set", name, "txqueuelen", "2000", "up"))
+	must(tb, run("ip", "-n", h.name, "route", "replace", remote.String(), "dev", name, "src", local.String(), "congctl", congestionControl))
 	return tun
 }
 
