@@ -52,14 +52,16 @@ func (c carrier) cut() {
 }
 
 // sockets returns two ends of a TCP connection over loopback.
-func sockets(tb testing.TB) (dialed, accepted net.Conn) {
+func sockets(tb testing.TB) (dialed, accepted *net.TCPConn) {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(tb, err)
 	defer func() { _ = l.Close() }()
-	dialed, err = net.Dial("tcp", l.Addr().String())
+	addr, ok := l.Addr().(*net.TCPAddr)
+	require.True(tb, ok)
+	dialed, err = net.DialTCP("tcp", nil, addr)
 	require.NoError(tb, err)
-	accepted, err = l.Accept()
+	accepted, err = l.AcceptTCP()
 	require.NoError(tb, err)
 	return dialed, accepted
 }

@@ -184,8 +184,8 @@ func (m *Mux) RemoteAddr() net.Addr { return m.conn.RemoteAddr() }
 // Context implements transport.Mux.
 func (m *Mux) Context() context.Context { return m.ctx }
 
-// now is the time since the start.
-func (m *Mux) now() time.Duration { return time.Since(m.start) }
+// now is the time since the start. It is never 0, which stands for never.
+func (m *Mux) now() time.Duration { return time.Since(m.start) + 1 }
 
 // ponged takes a measurement of the round trip. One that is longer than the ones
 // before, because data stood in its way, counts little.

@@ -9,15 +9,11 @@ import (
 	"github.com/outgate/outgate/transport/transporttest"
 )
 
-func TestAMuxOverTLSKeepsThePromisesOfATransport(t *testing.T) {
-	transporttest.Run(t, harness(overTLS(newIdentities(t))))
-}
-
 func TestAMuxOverAPipeKeepsThePromisesOfATransport(t *testing.T) {
 	transporttest.Run(t, harness(overPipe(newIdentities(t))))
 }
 
-func TestAMuxOverCorkedTLSKeepsThePromisesOfATransport(t *testing.T) {
+func TestAMuxOverTLSKeepsThePromisesOfATransport(t *testing.T) {
 	transporttest.Run(t, harness(overCorkedTLS(newIdentities(t))))
 }
 
