@@ -6,11 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -30,6 +33,7 @@ type attempt struct {
 
 	socket    socket
 	pastProxy atomic.Bool // what fails from here on is not the proxy's fault
+	secured   atomic.Bool // the TLS with the gateway is done
 }
 
 func (a *attempt) dial(ctx context.Context) (_ session, err error) {
@@ -42,6 +46,7 @@ func (a *attempt) dial(ctx context.Context) (_ session, err error) {
 	//nolint:bodyclose // the WebSocket has taken the body
 	ws, response, err := a.upgrade(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		TLSHandshakeStart:    func() { a.pastProxy.Store(true) },
+		TLSHandshakeDone:     func(_ tls.ConnectionState, err error) { a.secured.Store(err == nil) },
 		WroteRequest:         func(httptrace.WroteRequestInfo) { asked = time.Now() },
 		GotFirstResponseByte: func() { answered = time.Now() },
 	}))
@@ -113,16 +118,23 @@ func (a *attempt) start(ctx context.Context, over *wsCarrier, spoken protocol, r
 
 // explain says whose error it is and, where that is known, what to do about it.
 func (a *attempt) explain(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	_, foreign := errors.AsType[x509.UnknownAuthorityError](err)
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		foreign = foreign || strings.HasSuffix(alert.Err.Error(), "protocol version not supported") // no gateway lacks TLS 1.3
+	}
+	switch {
+	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	} else {
-		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok && a.inner == nil {
-			err = fmt.Errorf("%w (is there a load balancer or proxy that ends the TLS? Then set Dialer.OuterTLS)", err)
-		}
-		err = fmt.Errorf("websocket: dial %s: %w", a.target.Host, err)
+	case foreign && a.inner == nil:
+		err = fmt.Errorf("%w (does a load balancer or proxy end the TLS? Then set Dialer.OuterTLS)", err)
+	case a.pastProxy.Load() && !a.secured.Load() && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		err = fmt.Errorf("closed before the TLS handshake was done, perhaps because of too many handshakes: %w", err)
 	}
 	if a.proxy != nil && !a.pastProxy.Load() {
-		return blameProxy(a.proxy, err)
+		err = blameProxy(a.proxy, err)
 	}
-	return err
+	if ctx.Err() != nil { // which says where it was going
+		return err
+	}
+	return fmt.Errorf("websocket: dial %s: %w", a.target.Host, err)
 }

@@ -44,14 +44,31 @@ type Config struct {
 	WriteTimeout time.Duration
 
 	// HandshakeTimeout is how long a connection may take until it is ready for
-	// streams: at a Dialer from the first packet on, default 10 s; at a
-	// Listener from the WebSocket upgrade on, default 5 s. (What precedes the
-	// upgrade is limited by the http.Server.)
+	// streams: at a Dialer from the first packet on, default 10 s; at a Listener
+	// from accept on, default 5 s. (Mounted in a server without [Listener.Guard],
+	// from the WebSocket upgrade on.)
 	HandshakeTimeout time.Duration
 
-	// Backlog is how many connections a Listener keeps that are in their
-	// handshake or wait for Accept. Another one is answered 503 with a
-	// Retry-After. Default 128. A Dialer does not use it.
+	// MaxHandshakes is how many connections a Listener has at a time that have not
+	// shown whose they are: in the TLS handshake, the HTTP request or the upgrade,
+	// or waiting for that because of MaxHandshakesPerSource. When all places are
+	// taken, a source that is at its own limit is refused, by a close without a
+	// word; for others the source with the most loses one that waits, or its
+	// oldest. Default 1024. A Dialer does not use it, nor does a mounted Listener
+	// without [Listener.Guard].
+	MaxHandshakes int
+
+	// MaxHandshakesPerSource is how many of them may be under way for one source,
+	// which is an address of IPv4 or a /64 of IPv6. More of them wait for their
+	// turn, within HandshakeTimeout. Behind a load balancer that hides its clients
+	// everything has one source: set it to MaxHandshakes there. Default 32. Used
+	// like MaxHandshakes.
+	MaxHandshakesPerSource int
+
+	// Backlog is how many connections a Listener keeps that are past the HTTP
+	// request and wait for the end of their handshake or for Accept. Another one
+	// is answered 503 with a Retry-After of 1 to 5 seconds at random. Default 1024.
+	// A Dialer does not use it.
 	Backlog int
 
 	// InnerTLS makes a Listener take tunnels whose mutual TLS is inside the
@@ -71,8 +88,9 @@ type Config struct {
 	// it. A Dialer does not use it.
 	AllowPlainHTTP bool
 
-	// Logger is told by a Listener which requests it refused and why. Nil is
-	// silent. A Dialer does not use it; its errors say it all.
+	// Logger is told by a Listener which requests it refused and why, in 20 lines
+	// within ten seconds at most. Nil is silent. A Dialer does not use it; its
+	// errors say it all.
 	Logger *slog.Logger
 }
 
@@ -93,7 +111,9 @@ func (c Config) withDefaults(handshake time.Duration) Config {
 	c.WindowBudget = or(c.WindowBudget, 32<<20)
 	c.WriteTimeout = or(c.WriteTimeout, 10*time.Second)
 	c.HandshakeTimeout = or(c.HandshakeTimeout, handshake)
-	c.Backlog = or(c.Backlog, 128)
+	c.MaxHandshakes = or(c.MaxHandshakes, 1024)
+	c.MaxHandshakesPerSource = or(c.MaxHandshakesPerSource, 32)
+	c.Backlog = or(c.Backlog, 1024)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

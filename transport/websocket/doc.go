@@ -17,7 +17,9 @@
 // or mounts the listener in an http.Server that it has anyway:
 //
 //	l := websocket.NewListener(websocket.Config{})
-//	mux.Handle(websocket.Path, l)
+//	routes.Handle(websocket.Path, l)
+//	server := &http.Server{Handler: routes, TLSConfig: tlsConfig}
+//	err = server.ServeTLS(l.Guard(server, socket), "", "")
 //
 // and then calls Accept.
 //
@@ -52,7 +54,9 @@
 // A peer that oversteps a limit of [Config] or breaks the protocol loses its
 // connection with the code Protocol, and nobody else notices. What a connection
 // may buffer is at most MaxStreams × 256 KiB + WindowBudget, in buffers that
-// can be twice as large as their content.
+// can be twice as large as their content. Who has not shown yet who he is costs a
+// place among Config.MaxHandshakes, for Config.HandshakeTimeout at most. How many
+// streams a second a peer may open is limited by the tunnel.
 //
 // # Not here
 //

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
@@ -28,16 +28,23 @@ func ExampleListener() {
 	routes.Handle(websocket.Path, tunnels)
 	routes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 
-	server := httptest.NewUnstartedServer(routes)
-	server.TLS = ca.Gateway()
-	server.TLS.ClientAuth = tls.VerifyClientCertIfGiven
-	server.StartTLS()
-	defer server.Close()
+	tlsConfig := ca.Gateway()
+	tlsConfig.ClientAuth = tls.VerifyClientCertIfGiven
+	server := &http.Server{Handler: routes, TLSConfig: tlsConfig}
+	defer func() { _ = server.Close() }()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	gateway := "https://" + socket.Addr().String()
+	socket = tunnels.Guard(server, socket)
+	go func() { _ = server.ServeTLS(socket, "", "") }()
 
 	// The agent asks; the gateway answers.
 	go func() {
 		ctx := context.Background()
-		agent, err := (&websocket.Dialer{TLSClientConfig: ca.Agent("agent-1")}).Dial(ctx, server.URL)
+		agent, err := (&websocket.Dialer{TLSClientConfig: ca.Agent("agent-1")}).Dial(ctx, gateway)
 		if err != nil {
 			log.Print(err)
 			return
@@ -96,6 +103,34 @@ func ExampleDialer_proxy() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	m, err := d.Dial(ctx, "https://gateway.example.com")
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = m.CloseWithError(transport.NoError, "done") }()
+}
+
+// A load balancer with a public certificate ends the TLS and forwards the WebSocket
+// over plain HTTP; agent and gateway speak mutual TLS inside it.
+func ExampleDialer_loadBalancer() {
+	ca := exampleCA()
+	l, err := websocket.Listen("127.0.0.1:0", nil, websocket.Config{
+		InnerTLS:       ca.Gateway(),
+		AllowPlainHTTP: true,
+	})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = l.Close() }()
+
+	d := &websocket.Dialer{
+		TLSClientConfig: ca.Agent("agent-1"), // for the gateway
+		OuterTLS:        &tls.Config{},       // for the balancer: the roots of the system
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	m, err := d.Dial(ctx, "https://balancer.example.com")
 	if err != nil {
 		log.Print(err)
 		return

@@ -58,7 +58,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// refusal is the answer to a request that cannot become a tunnel.
+// refusal is the answer to a request that cannot become a tunnel. An agent shows
+// maxCloseReason bytes of the reason.
 type refusal struct {
 	status int
 	reason string
@@ -71,14 +72,11 @@ func (l *Listener) admit(r *http.Request) *refusal {
 	case r.Header["Origin"] != nil || r.Header["Cookie"] != nil:
 		return &refusal{http.StatusForbidden, "the tunnel is not for browsers: send neither Origin nor Cookie"}
 	case inner && offered(r.Header, protocols(false)) && !offered(r.Header, protocols(true)):
-		return &refusal{http.StatusForbidden, "this gateway wants the mutual TLS inside the WebSocket: " +
-			"set OuterTLS in the agent's websocket.Dialer"}
+		return &refusal{http.StatusForbidden, "this gateway wants the mutual TLS inside the WebSocket: set Dialer.OuterTLS at the agent"}
 	case !inner && offered(r.Header, protocols(true)) && !offered(r.Header, protocols(false)):
-		return &refusal{http.StatusForbidden, "this gateway takes no TLS inside the WebSocket: " +
-			"leave OuterTLS nil in the agent's websocket.Dialer, or set InnerTLS in the gateway's websocket.Config"}
+		return &refusal{http.StatusForbidden, "this gateway takes no TLS inside the WebSocket: unset Dialer.OuterTLS, or set Config.InnerTLS at the gateway"}
 	case inner && r.TLS == nil && !l.cfg.AllowPlainHTTP:
-		return &refusal{http.StatusForbidden, "the request came without TLS: " +
-			"if a load balancer in front of the gateway ends it, set AllowPlainHTTP in the gateway's websocket.Config"}
+		return &refusal{http.StatusForbidden, "the request came without TLS: if a load balancer ends it, set Config.AllowPlainHTTP at the gateway"}
 	}
 	if !inner {
 		if no := admitAgent(r.TLS); no != nil {
@@ -91,19 +89,15 @@ func (l *Listener) admit(r *http.Request) *refusal {
 	return nil
 }
 
-const elsewhere = "where a load balancer or proxy ends the TLS, put the mutual TLS inside the WebSocket: " +
-	"OuterTLS in the agent's websocket.Dialer, InnerTLS in the gateway's websocket.Config"
-
 // admitAgent checks the mutual TLS with an agent.
 func admitAgent(state *tls.ConnectionState) *refusal {
 	switch {
 	case state == nil:
-		return &refusal{http.StatusForbidden, "the tunnel needs TLS that ends in this server; " + elsewhere}
+		return &refusal{http.StatusForbidden, "TLS ends before the gateway: set Dialer.OuterTLS at the agent and Config.InnerTLS at the gateway"}
 	case state.Version < tls.VersionTLS13:
 		return &refusal{http.StatusForbidden, "the tunnel needs TLS 1.3"}
 	case len(state.VerifiedChains) == 0:
-		return &refusal{http.StatusForbidden, "the tunnel needs a client certificate that this server verifies: " +
-			"present the agent's certificate; " + elsewhere}
+		return &refusal{http.StatusForbidden, "the tunnel needs a client certificate; if TLS ends in a load balancer, set Dialer.OuterTLS and Config.InnerTLS"}
 	case state.DidResume:
 		// A ticket could outlive the certificate or its revocation.
 		return &refusal{http.StatusForbidden, "the tunnel needs a full TLS handshake: disable session tickets"}

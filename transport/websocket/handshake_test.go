@@ -101,6 +101,7 @@ func TestAListenerRefusesWhatIsNotAnAgentAndSaysWhatToChange(t *testing.T) {
 			w, text := request(t, c.tls, serve(t, tlsConfig, l).URL, c.edit)
 			assert.Equal(t, c.status, w.StatusCode)
 			assert.Contains(t, text, c.says)
+			assert.LessOrEqual(t, len(text), 121, "an agent shows no more")
 		})
 	}
 	t.Run("plain HTTP", func(t *testing.T) {

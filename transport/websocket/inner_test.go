@@ -158,7 +158,7 @@ func TestPlainHTTPIsForInnerTLSAndOnlyOnRequest(t *testing.T) {
 
 	l := websocket.NewListener(websocket.Config{InnerTLS: ca.Gateway()})
 	t.Cleanup(func() { _ = l.Close() })
-	behind := servePlain(t, l)
+	behind := "http://" + servePlain(t, l).String()
 	_, err = (&websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), OuterTLS: outer(ca)}).Dial(soon(t), balancer(t, ca, behind))
 	require.ErrorContains(t, err, "AllowPlainHTTP")
 }
@@ -293,7 +293,7 @@ func balancer(tb testing.TB, ca *testca.CA, to string) string {
 }
 
 // servePlain serves h over plain HTTP.
-func servePlain(tb testing.TB, h http.Handler) string {
+func servePlain(tb testing.TB, h http.Handler) net.Addr {
 	tb.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
@@ -306,7 +306,7 @@ func servePlain(tb testing.TB, h http.Handler) string {
 			tb.Error(err)
 		}
 	})
-	return "http://" + socket.Addr().String()
+	return socket.Addr()
 }
 
 // syncBuffer is a buffer for a log.

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -28,12 +30,13 @@ var (
 // Mounted in a server of the caller, that server must speak HTTP/1.1 on this
 // route, ask for client certificates (tls.VerifyClientCertIfGiven if other
 // routes do without), verify them against the right authority, and should limit
-// the time of handshakes and headers. The Listener itself refuses requests
+// handshakes and headers: [Listener.Guard] does. The Listener itself refuses requests
 // without a verified certificate, over a resumed TLS session, below TLS 1.3, or
 // from a browser. Shutdown and Close of that server neither wait for tunnels nor
 // end them; the connections that Accept returned do that.
 type Listener struct {
 	cfg      Config
+	log      *slog.Logger
 	innerTLS *tls.Config // for the agents, or nil if the TLS of the request is
 	server   *server     // if it owns its socket
 
@@ -55,6 +58,7 @@ func NewListener(cfg Config) *Listener {
 		cfg:    cfg,
 		places: make(chan struct{}, cfg.Backlog),
 		queue:  make(chan session, cfg.Backlog),
+		log:    quietLog(cfg.Logger, 20),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	if err := l.setInnerTLS(); err != nil {
@@ -78,7 +82,7 @@ func (l *Listener) setInnerTLS() (err error) {
 // What cannot become one is answered with a text that says what to change.
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !l.enter() {
-		w.Header().Set("Retry-After", "1")
+		later(w)
 		l.refuse(w, r, &refusal{http.StatusServiceUnavailable, "the gateway takes no more tunnels"})
 		return
 	}
@@ -90,17 +94,26 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	select {
 	case l.places <- struct{}{}:
 	default:
-		w.Header().Set("Retry-After", "5")
-		l.refuse(w, r, &refusal{http.StatusServiceUnavailable, "too many tunnels wait to be accepted"})
+		later(w)
+		l.refuse(w, r, &refusal{
+			http.StatusServiceUnavailable,
+			fmt.Sprintf("%d tunnels wait to be accepted, Config.Backlog allows no more", cap(l.places)),
+		})
 		return
 	}
 	m, err := l.upgrade(w, r) //nolint:contextcheck // the connection outlives the request
+	welcome(r)
 	if err != nil {
 		<-l.places
-		l.cfg.Logger.Warn("websocket: handshake failed", "remote", r.RemoteAddr, "error", err)
+		l.log.Warn("websocket: handshake failed", "remote", r.RemoteAddr, "error", err)
 		return
 	}
 	l.queue <- m // has room: whoever is in it holds a place
+}
+
+// later asks an agent to come back within seconds, each at another time.
+func later(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(5)))
 }
 
 // enter registers a request unless the Listener is closed.
@@ -115,13 +128,14 @@ func (l *Listener) enter() bool {
 }
 
 func (l *Listener) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	l.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "websocket: request refused",
+	l.log.LogAttrs(r.Context(), slog.LevelInfo, "websocket: request refused",
 		slog.String("remote", r.RemoteAddr), slog.Int("status", no.status), slog.String("reason", no.reason))
 	http.Error(w, no.reason, no.status)
 }
 
 // upgrade makes a connection that is ready for streams.
 func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, error) {
+	until := l.handshakeDeadline(r)
 	hijacker := &hijacker{ResponseWriter: w}
 	speaks := protocols(l.innerTLS != nil)
 	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: subprotocols(speaks)})
@@ -131,7 +145,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, err
 		}
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithDeadline(l.ctx, until)
 	defer cancel()
 	m, err := l.start(ctx, newWSCarrier(ws, hijacker.conn, l.cfg), ws.Subprotocol(), r.TLS)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -16,6 +17,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if target := os.Getenv(floodTarget); target != "" {
+		flood(target) // this process is an attacker, see underFlood
+		return
+	}
 	// An http.Server that has refused a request with a body waits for half a second
 	// before it closes the connection; http.Server.Close does not wait for that.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))

@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
-	"time"
 )
 
 // server is the HTTP server of a Listener that owns its socket.
@@ -43,22 +41,13 @@ func Listen(address string, tlsConfig *tls.Config, cfg Config) (*Listener, error
 	if err != nil {
 		return nil, fmt.Errorf("websocket: %w", err)
 	}
-	routes := http.NewServeMux()
-	routes.Handle(Path, l)
-	l.server = &server{
-		addr: socket.Addr(),
-		done: make(chan struct{}),
-		http: &http.Server{
-			Handler:           routes,
-			ReadHeaderTimeout: 5 * time.Second, // and of the TLS handshake
-			IdleTimeout:       5 * time.Second,
-			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          slog.NewLogLogger(l.cfg.Logger.Handler(), slog.LevelWarn),
-			// A map that is not nil keeps HTTP/2 off, which cannot be hijacked.
-			TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		},
+	web := &http.Server{
+		IdleTimeout: l.cfg.HandshakeTimeout,
+		// A map that is not nil keeps HTTP/2 off, which cannot be hijacked.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
-	socket = corkListener{socket}
+	l.server = &server{http: web, addr: socket.Addr(), done: make(chan struct{})}
+	socket = l.Guard(web, socket)
 	if tlsConfig != nil {
 		socket = tls.NewListener(socket, tlsConfig)
 	}
@@ -98,15 +87,4 @@ func (s *server) close() error {
 		<-s.done
 	})
 	return s.err
-}
-
-// corkListener makes connections that a wsCarrier can cork.
-type corkListener struct{ net.Listener }
-
-func (l corkListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &cork{Conn: conn}, nil
 }
