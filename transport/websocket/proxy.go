@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/outgate/outgate/transport"
@@ -102,35 +103,47 @@ type abrupt struct{ *tls.Conn }
 
 func (c abrupt) Close() error { return c.NetConn().Close() }
 
+const putPassword = "put the right user and password into the URL of the proxy, as in http://user:password@host:port"
+
 // proxyAnswer types the error of a proxy that refuses CONNECT.
 func proxyAnswer(_ context.Context, _ *url.URL, connect *http.Request, r *http.Response) error {
 	e := &HandshakeError{Status: r.StatusCode, RetryAfter: retryAfter(r.Header, time.Now())}
 	switch r.StatusCode {
 	case http.StatusOK:
 		return nil
-	case http.StatusProxyAuthRequired:
-		e.Reason = "put the right user and password into the URL of the proxy, as in http://user:password@host:port"
+	case http.StatusProxyAuthRequired, http.StatusUnauthorized:
+		e.Reason = putPassword
 	case http.StatusForbidden, http.StatusMethodNotAllowed:
-		e.Reason = "allow CONNECT to " + connect.URL.Host + " in the proxy"
+		e.Reason = "allow CONNECT to " + connect.Host + " in the proxy"
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		e.Reason = "the proxy does not reach " + connect.URL.Host
+		e.Reason = "the proxy does not reach " + connect.Host
 	}
 	return e
 }
 
 // blameProxy makes a ProxyError of an error from before the TLS with the gateway.
 func blameProxy(proxy *url.URL, err error) error {
-	var network net.Error
 	var refused *HandshakeError
+	var network net.Error
+	var untrusted *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
 	switch {
 	case errors.As(err, &refused):
 		err = refused
+	case errors.As(err, &untrusted):
+		err = fmt.Errorf("%w (Dialer.ProxyTLS says whom to trust)", untrusted)
+	case errors.As(err, &plain):
+		err = errors.New("it does not speak TLS: is its URL http:// instead of https://?")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		err = errors.New("it closed the connection instead of an answer: is it a " + proxy.Scheme + " proxy, and may this host use it?")
-	case errors.As(err, &network), errors.Is(err, context.Canceled), errors.Is(err, transport.Timeout):
+		err = errors.New("it closed the connection instead of an answer: does it speak " + proxy.Scheme + ", and may this host use it?")
+	case errors.Is(err, transport.Timeout):
+		err = fmt.Errorf("%w; it has not answered: does it speak %s?", err, proxy.Scheme)
+	case errors.As(err, &network) && strings.Contains(err.Error(), "authentication"): // in the words of net/http's SOCKS5
+		err = fmt.Errorf("%w (%w): %s", err, transport.Denied, putPassword)
+	case errors.As(err, &network), errors.Is(err, context.Canceled):
 	default:
 		// The text would quote what the proxy sent, which may be what it was sent.
-		err = errors.New("what it answered is not that of a proxy: is " + proxy.Host + " the right address for " + proxy.Scheme + "://?")
+		err = errors.New("its answer is none of a proxy: does it speak " + proxy.Scheme + "?")
 	}
 	return &ProxyError{Proxy: proxy.Scheme + "://" + proxy.Host, Err: err}
 }

@@ -3,12 +3,17 @@ package websocket_test
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -53,29 +58,142 @@ func proxy(tb testing.TB, allow func(*http.Request) int) (*url.URL, <-chan strin
 	return u, asked
 }
 
-func TestATunnelGoesThroughAProxyAndStaysMutualTLS(t *testing.T) {
+// refusedByProxy dials through a proxy that does not let it, and checks what every
+// error of that kind must be.
+func refusedByProxy(tb testing.TB, l *websocket.Listener, d *websocket.Dialer) error {
+	tb.Helper()
+	proxy, err := d.Proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: l.Addr().String()}})
+	require.NoError(tb, err)
+	m, err := d.Dial(soon(tb), urlOf(l.Addr()))
+	require.Nil(tb, m)
+	var failed *websocket.ProxyError
+	require.ErrorAs(tb, err, &failed)
+	require.Equal(tb, proxy.Scheme+"://"+proxy.Host, failed.Proxy)
+	text := fmt.Sprintf("%v %+v %#v", err, err, failed.Err)
+	require.NotContains(tb, text, "canary")
+	if proxy.User != nil {
+		require.NotContains(tb, text, base64.StdEncoding.EncodeToString([]byte(proxy.User.String())))
+	}
+	return err
+}
+
+func TestTheEnvironmentNamesAProxyIfTheCallerWantsThat(t *testing.T) {
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{})
 	u, asked := proxy(t, func(r *http.Request) int {
 		if r.Header.Get("Proxy-Authorization") != "Basic bWU6cHc=" {
 			return http.StatusProxyAuthRequired
 		}
+		r.Host = l.Addr().String() // it knows where gateway.test is
 		return http.StatusOK
 	})
 	u.User = url.UserPassword("me", "pw")
-	agent, gateway := connect(t, l, &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u)})
-	require.Equal(t, "CONNECT "+l.Addr().String(), eventually(t, asked, "the proxy was asked"))
+	t.Setenv("HTTPS_PROXY", u.String())
+	t.Setenv("NO_PROXY", "")
+	tlsConfig := ca.Agent("agent-1")
+	tlsConfig.ServerName = "localhost"
+	d := &websocket.Dialer{TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment}
+	agent, err := d.Dial(soon(t), "https://gateway.test") // a loopback address has no proxy
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = agent.CloseWithError(transport.NoError, "") })
+	gateway, err := l.Accept(soon(t))
+	require.NoError(t, err)
+	require.Equal(t, "CONNECT gateway.test:443", eventually(t, asked, "the proxy was asked"))
 	carries(t, agent, gateway)
-	require.Equal(t, "agent-1", gateway.ConnectionState().VerifiedChains[0][0].Subject.CommonName)
-	require.Equal(t, u.Host, agent.RemoteAddr().String(), "the carrier goes to the proxy")
+	require.NoError(t, gateway.CloseWithError(transport.NoError, ""))
+}
 
-	u.User = url.UserPassword("me", "not the secret")
-	_, err := (&websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u)}).Dial(soon(t), urlOf(l.Addr()))
-	var refused *websocket.HandshakeError
-	require.ErrorAs(t, err, &refused)
-	require.Equal(t, http.StatusProxyAuthRequired, refused.Status)
-	require.ErrorContains(t, err, "proxy http://"+u.Host)
-	require.NotContains(t, err.Error(), "secret")
+func TestAProxyThatMisbehavesIsAProxyErrorWithoutItsPassword(t *testing.T) {
+	ca := testca.New(t)
+	l := listen(t, ca.Gateway(), websocket.Config{})
+	const timeout = 300 * time.Millisecond
+	answer := func(text string) func(net.Conn) {
+		return func(conn net.Conn) {
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, text)
+		}
+	}
+	for _, c := range []struct {
+		name, scheme string
+		behave       func(net.Conn)
+		code         error
+		says         string
+	}{
+		{"stalls", "http", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, transport.Timeout, timeout.String()},
+		{"stalls, SOCKS5", "socks5", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, transport.Timeout, timeout.String()},
+		{"stalls, TLS", "https", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, transport.Timeout, timeout.String()},
+		{"closes", "http", func(conn net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(conn)) }, nil, "closed the connection"},
+		{"closes, SOCKS5", "socks5", func(conn net.Conn) { _, _ = io.ReadFull(conn, make([]byte, 4)) }, nil, "closed the connection"},
+		{"answers garbage", "http", answer("\x00\x01\x02garbage garbage\r\n\r\n"), nil, "none of a proxy"},
+		{"answers garbage, SOCKS5", "socks5", answer("SSH-2.0-OpenSSH_9.2\r\n"), nil, "socks"},
+		{"answers garbage, TLS", "https", answer("SSH-2.0-OpenSSH_9.2\r\n"), nil, "http://"},
+		{"echoes", "http", func(conn net.Conn) { _, _ = io.Copy(conn, conn) }, nil, "none of a proxy"},
+		{"echoes the password", "http", answer("Basic bWU6Y2FuYXJ5 me:canary\r\n\r\n"), nil, "none of a proxy"},
+		{"a password in its refusal", "http", answer("HTTP/1.1 407 canary\r\nProxy-Authenticate: Basic realm=canary\r\nContent-Length: 6\r\n\r\ncanary"), transport.Denied, "user and password"},
+		{"a header without end", "http", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+			for {
+				if _, err := io.WriteString(conn, "X-A: "+strings.Repeat("x", 1000)+"\r\n"); err != nil {
+					return
+				}
+			}
+		}, nil, "instead of an answer"},
+		{"cannot reach the gateway", "http", answer("HTTP/1.1 502 Bad Gateway\r\n\r\n"), nil, "does not reach " + l.Addr().String()},
+		{"is busy", "http", answer("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n"), transport.Overloaded, "does not reach"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			socket, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			done := make(chan struct{})
+			t.Cleanup(func() { _ = socket.Close(); <-done })
+			go func() {
+				defer close(done)
+				conn, err := socket.Accept()
+				if err != nil {
+					return
+				}
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				c.behave(conn)
+				_ = conn.Close()
+			}()
+			u := &url.URL{Scheme: c.scheme, Host: socket.Addr().String(), User: url.UserPassword("me", "canary")}
+			err = refusedByProxy(t, l, &websocket.Dialer{
+				TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u), Config: websocket.Config{HandshakeTimeout: timeout},
+			})
+			require.ErrorContains(t, err, c.says)
+			if c.code != nil {
+				require.ErrorIs(t, err, c.code)
+			}
+		})
+	}
+	t.Run("is not there", func(t *testing.T) {
+		socket, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		require.NoError(t, socket.Close())
+		u := &url.URL{Scheme: "http", Host: socket.Addr().String(), User: url.UserPassword("me", "canary")}
+		err = refusedByProxy(t, l, &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u)})
+		require.ErrorContains(t, err, "connect")
+	})
+}
+
+func TestAProxyThatCannotBeIsRefusedWithoutItsPassword(t *testing.T) {
+	ca := testca.New(t)
+	for says, choose := range map[string]func(*http.Request) (*url.URL, error){
+		"HTTPS_PROXY": func(*http.Request) (*url.URL, error) {
+			return nil, errors.New(`invalid proxy address "http://me:canary@a b": invalid host`)
+		},
+		"use http, https or socks5": http.ProxyURL(&url.URL{Scheme: "ftp", Host: "proxy.test", User: url.UserPassword("me", "canary")}),
+		"without a host":            http.ProxyURL(&url.URL{Scheme: "http", Opaque: "me:canary"}),
+	} {
+		d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: choose, NetDial: func(context.Context, string, string) (net.Conn, error) {
+			t.Error("it connected")
+			return nil, net.ErrClosed
+		}}
+		_, err := d.Dial(soon(t), "https://gateway.test")
+		require.ErrorContains(t, err, says)
+		require.NotContains(t, err.Error(), "canary")
+	}
 }
 
 func TestTheEnvironmentNamesNoProxy(t *testing.T) {
