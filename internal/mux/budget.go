@@ -13,8 +13,8 @@ func NewBudget(n int64) *Budget {
 	return b
 }
 
-// take takes n bytes, if as many are left. A nil Budget has enough.
-func (b *Budget) take(n int) bool {
+// Take takes n bytes, if as many are left. A nil Budget has enough.
+func (b *Budget) Take(n int) bool {
 	if b == nil || b.left.Add(-int64(n)) >= 0 {
 		return true
 	}
@@ -22,8 +22,8 @@ func (b *Budget) take(n int) bool {
 	return false
 }
 
-// put gives n bytes back.
-func (b *Budget) put(n int) {
+// Put gives n bytes back.
+func (b *Budget) Put(n int) {
 	if b != nil {
 		b.left.Add(int64(n))
 	}
@@ -31,11 +31,11 @@ func (b *Budget) put(n int) {
 
 // reserve takes n bytes from both budgets of the connection, or from none.
 func (m *Mux) reserve(n int) bool {
-	if !m.budget.take(n) {
+	if !m.budget.Take(n) {
 		return false
 	}
-	if !m.cfg.Budget.take(n) {
-		m.budget.put(n)
+	if !m.cfg.Budget.Take(n) {
+		m.budget.Put(n)
 		return false
 	}
 	return true
@@ -43,8 +43,8 @@ func (m *Mux) reserve(n int) bool {
 
 func (m *Mux) unreserve(n int) {
 	if n != 0 {
-		m.budget.put(n)
-		m.cfg.Budget.put(n)
+		m.budget.Put(n)
+		m.cfg.Budget.Put(n)
 	}
 }
 

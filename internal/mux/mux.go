@@ -73,7 +73,7 @@ func New(conn net.Conn, client bool, state tls.ConnectionState, cfg Config) *Mux
 	if !client {
 		m.nextOpen, m.nextAccept = 2, 1
 	}
-	m.budget.put(m.cfg.WindowBudget)
+	m.budget.Put(m.cfg.WindowBudget)
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.sender = newSender(m)
 	m.granted = uint32(m.cfg.MaxStreams)

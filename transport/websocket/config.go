@@ -11,12 +11,29 @@ const (
 	// path of the base URL.
 	Path = "/outgate/v1/tunnel"
 
-	// Subprotocol names the protocol inside the WebSocket.
+	// NativeSubprotocol names the protocol inside the WebSocket over the
+	// multiplexer Native.
+	NativeSubprotocol = "outgate.mux.v1"
+
+	// Subprotocol names that over the multiplexer Smux.
 	Subprotocol = "outgate.smux.v1"
 
-	// InnerSubprotocol names the same inside a mutual TLS of its own: see
-	// Dialer.OuterTLS.
+	// InnerNativeSubprotocol and InnerSubprotocol name the same inside a mutual
+	// TLS of its own: see Dialer.OuterTLS.
+	InnerNativeSubprotocol = "outgate.tls.mux.v1"
+
+	// InnerSubprotocol is that over Smux.
 	InnerSubprotocol = "outgate.tls.smux.v1"
+)
+
+// Multiplexer is how one connection carries many streams.
+type Multiplexer int
+
+// The multiplexers. Both keep the promises of a transport.
+const (
+	AnyMultiplexer Multiplexer = iota // Native if the peer has it, or else Smux
+	Native                            // that of this project
+	Smux                              // the frames of smux version 2, with records beside them
 )
 
 // Config holds the limits of a [Dialer] or a [Listener]. The zero value is ready
@@ -28,14 +45,24 @@ type Config struct {
 	// Default 1024.
 	MaxStreams int
 
+	// Multiplexer is what this side speaks. Both sides must have it: a Dialer
+	// offers it, or both, and a Listener chooses Native if both were offered. Zero
+	// is AnyMultiplexer.
+	Multiplexer Multiplexer
+
 	// MaxWindow is how many bytes one stream may buffer while its reader keeps
 	// up. A stream starts with 256 KiB, which is also the least, and doubles
-	// when the peer uses all of it. Default 4 MiB, at most 1 GiB.
+	// when the peer uses all of it. Default and most 16 MiB.
 	MaxWindow int
 
-	// WindowBudget is how many bytes the windows of a connection may grow
-	// beyond 256 KiB, all together. Default 32 MiB.
+	// WindowBudget is how many bytes the windows of a connection may have beyond
+	// their least, all together. The least is 256 KiB with Smux and 16 KiB with
+	// Native, where the rest of the first 256 KiB counts here too. Default 32 MiB.
 	WindowBudget int
+
+	// Budget limits the same for all connections that share it, be they of one
+	// Listener or of several. Nil is no such limit.
+	Budget *Budget
 
 	// WriteTimeout is how long the network may take to accept one message, of
 	// up to 128 KiB. Then the connection ends with the code Timeout. On Linux
@@ -107,7 +134,7 @@ const (
 // withDefaults returns a copy without zero fields.
 func (c Config) withDefaults(handshake time.Duration) Config {
 	c.MaxStreams = min(or(c.MaxStreams, 1024), 1<<30)
-	c.MaxWindow = min(max(or(c.MaxWindow, 4<<20), initialWindow), largestWindow)
+	c.MaxWindow = min(max(or(c.MaxWindow, 16<<20), initialWindow), 16<<20)
 	c.WindowBudget = or(c.WindowBudget, 32<<20)
 	c.WriteTimeout = or(c.WriteTimeout, 10*time.Second)
 	c.HandshakeTimeout = or(c.HandshakeTimeout, handshake)

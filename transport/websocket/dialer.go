@@ -88,7 +88,7 @@ func (d *Dialer) newAttempt(gateway string) (*attempt, error) {
 	a := &attempt{
 		target: target,
 		header: d.Header.Clone(),
-		speaks: protocols(inner),
+		speaks: d.Config.protocols(inner),
 		cfg:    d.Config.withDefaults(10 * time.Second),
 	}
 	if a.proxy, err = chooseProxy(d.Proxy, target); err != nil {

@@ -38,25 +38,30 @@
 //
 // # On the wire
 //
-// The peers speak the WebSocket subprotocol [Subprotocol] at [Path]: binary
-// messages that together are a byte stream of smux version 2 frames. Stream 0,
-// which smux leaves unused, carries what smux lacks: how many streams the peer
-// may open, the end of a direction with its byte count, and resets with a code.
-// The window updates are those of smux.
+// The peers agree on one of two WebSocket subprotocols at [Path], or four, as they
+// differ where the mutual TLS is inside; see [Multiplexer]. Binary messages carry
+// the frames of one of two multiplexers, which keep the same promises and the same
+// limits:
 //
-// The library xtaci/smux keeps the streams and their receive buffers. What a
-// frame may say is checked before smux sees it, so that no peer makes it
-// allocate beyond the limits, and data is sent past its write path, which can
-// neither be interrupted by a deadline nor close without waiting.
+// Native is that of this project. It has a frame for each thing that a stream can
+// say, credit for each stream and none for the connection.
+//
+// Smux is a byte stream of smux version 2 frames. Stream 0, which smux leaves
+// unused, carries what smux lacks: how many streams the peer may open, the end of a
+// direction with its byte count, and resets with a code. The library xtaci/smux
+// keeps the streams and their receive buffers. What a frame may say is checked
+// before smux sees it, and data is sent past its write path, which can neither be
+// interrupted by a deadline nor close without waiting.
 //
 // # Limits
 //
 // A peer that oversteps a limit of [Config] or breaks the protocol loses its
 // connection with the code Protocol, and nobody else notices. What a connection
-// may buffer is at most MaxStreams × 256 KiB + WindowBudget, in buffers that
-// can be twice as large as their content. Who has not shown yet who he is costs a
-// place among Config.MaxHandshakes, for Config.HandshakeTimeout at most. How many
-// streams a second a peer may open is limited by the tunnel.
+// may buffer is at most MaxStreams × 16 KiB + WindowBudget over Native, and over
+// Smux MaxStreams × 256 KiB + WindowBudget, in buffers that can be twice as large
+// as their content. Who has not shown yet who he is costs a place among
+// Config.MaxHandshakes, for Config.HandshakeTimeout at most. How many streams a
+// second a peer may open is limited by the tunnel.
 //
 // # Not here
 //

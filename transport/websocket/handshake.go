@@ -83,8 +83,8 @@ func (l *Listener) admit(r *http.Request) *refusal {
 			return no
 		}
 	}
-	if !offered(r.Header, protocols(inner)) {
-		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + strings.Join(subprotocols(protocols(inner)), " or ")}
+	if speaks := l.cfg.protocols(inner); !offered(r.Header, speaks) {
+		return &refusal{http.StatusBadRequest, "the tunnel needs the WebSocket subprotocol " + strings.Join(subprotocols(speaks), " or ")}
 	}
 	return nil
 }

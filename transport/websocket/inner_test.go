@@ -69,7 +69,7 @@ func TestTheInnerCertificatesAreTheIdentity(t *testing.T) {
 	carries(t, agent, gateway)
 	require.Equal(t, "inside", gateway.ConnectionState().VerifiedChains[0][0].Subject.CommonName)
 	for _, m := range []transport.Mux{agent, gateway} {
-		require.Equal(t, websocket.InnerSubprotocol, m.ConnectionState().NegotiatedProtocol)
+		require.Equal(t, websocket.InnerNativeSubprotocol, m.ConnectionState().NegotiatedProtocol)
 		require.EqualValues(t, tls.VersionTLS13, m.ConnectionState().Version)
 	}
 

@@ -84,82 +84,104 @@ func TestNothingWaitsForAConnectionThatTakesNoData(t *testing.T) {
 }
 
 func TestStreamsThatNobodyAcceptsHoldBackTheOpener(t *testing.T) {
-	for _, limit := range []int{1, 2, 3, 10} {
-		agent, gateway := pair(t, websocket.Config{MaxStreams: limit})
-		for _, way := range [][2]transport.Mux{{agent, gateway}, {gateway, agent}} {
-			var opened []transport.Stream
-			for range limit {
-				s, err := way[0].OpenStream(soon(t))
-				require.NoError(t, err)
-				opened = append(opened, s)
-			}
-			for _, s := range opened {
-				require.NoError(t, s.Reset(transport.Canceled)) // a reset alone frees no slot: somebody has to handle it
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-			_, err := way[0].OpenStream(ctx)
-			cancel()
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			for range limit {
-				require.NoError(t, accepted(t, way[1]).Close())
-			}
-			for range 5 * limit { // far more than the limit, one after the other
-				o, a := open(t, way[0], way[1])
-				require.NoError(t, a.Close())
-				require.NoError(t, o.Close())
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		for _, limit := range []int{1, 2, 3, 10} {
+			agent, gateway := pair(t, websocket.Config{MaxStreams: limit, Multiplexer: over})
+			for _, way := range [][2]transport.Mux{{agent, gateway}, {gateway, agent}} {
+				var opened []transport.Stream
+				for range limit {
+					s, err := way[0].OpenStream(soon(t))
+					require.NoError(t, err)
+					opened = append(opened, s)
+				}
+				for _, s := range opened {
+					require.NoError(t, s.Reset(transport.Canceled)) // a reset alone frees no slot: somebody has to handle it
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				_, err := way[0].OpenStream(ctx)
+				cancel()
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				for range limit {
+					require.NoError(t, accepted(t, way[1]).Close())
+				}
+				for range 5 * limit { // far more than the limit, one after the other
+					o, a := open(t, way[0], way[1])
+					require.NoError(t, a.Close())
+					require.NoError(t, o.Close())
+				}
 			}
 		}
-	}
+	})
 }
 
 func TestATransferOverALongWayUsesALargerWindow(t *testing.T) {
-	ca := testca.New(t)
-	const delay, size = 50 * time.Millisecond, 4 << 20
-	agent, gateway := connect(t, listen(t, ca.Gateway(), websocket.Config{}), &websocket.Dialer{
-		TLSClientConfig: ca.Agent("agent-1"),
-		NetDial:         farAway(t, delay),
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		ca := testca.New(t)
+		const delay, size = 100 * time.Millisecond, 12 << 20
+		agent, gateway := connect(t, listen(t, ca.Gateway(), websocket.Config{Multiplexer: over}), &websocket.Dialer{
+			TLSClientConfig: ca.Agent("agent-1"),
+			NetDial:         farAway(t, delay),
+		})
+		for _, way := range [][2]transport.Mux{{agent, gateway}, {gateway, agent}} {
+			opened, accepted := open(t, way[0], way[1])
+			go func() {
+				_, _ = opened.Write(make([]byte, size))
+				_ = opened.Close()
+			}()
+			start := time.Now()
+			n, err := io.Copy(io.Discard, accepted)
+			require.NoError(t, err)
+			require.EqualValues(t, size, n)
+			// With the first window of 256 KiB it takes 48 round trips and more.
+			require.Less(t, time.Since(start), 48*2*delay)
+		}
 	})
-	for _, way := range [][2]transport.Mux{{agent, gateway}, {gateway, agent}} {
-		opened, accepted := open(t, way[0], way[1])
-		go func() {
-			_, _ = opened.Write(make([]byte, size))
-			_ = opened.Close()
-		}()
-		start := time.Now()
-		n, err := io.Copy(io.Discard, accepted)
-		require.NoError(t, err)
-		require.EqualValues(t, size, n)
-		// With the first window of 256 KiB it takes 16 round trips and more.
-		require.Less(t, time.Since(start), 12*2*delay)
-	}
 }
 
 func TestAThousandIdleStreamsAndALargeTransfer(t *testing.T) {
-	agent, gateway := pair(t, websocket.Config{})
-	for range 1000 {
-		open(t, agent, gateway)
-	}
-	opened, accepted := open(t, gateway, agent)
-	const size = 32 << 20
-	write := make(chan error, 1)
-	go func() {
-		_, err := opened.Write(make([]byte, size))
-		if err == nil {
-			err = opened.Close()
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		agent, gateway := pair(t, websocket.Config{Multiplexer: over})
+		for range 1000 {
+			open(t, agent, gateway)
 		}
-		write <- err
-	}()
-	n, err := io.Copy(io.Discard, accepted)
-	require.NoError(t, err)
-	require.EqualValues(t, size, n)
-	require.NoError(t, eventually(t, write, "the Write"))
+		opened, accepted := open(t, gateway, agent)
+		const size = 32 << 20
+		write := make(chan error, 1)
+		go func() {
+			_, err := opened.Write(make([]byte, size))
+			if err == nil {
+				err = opened.Close()
+			}
+			write <- err
+		}()
+		n, err := io.Copy(io.Discard, accepted)
+		require.NoError(t, err)
+		require.EqualValues(t, size, n)
+		require.NoError(t, eventually(t, write, "the Write"))
+	})
 }
 
 func TestConfigHasDefaultsForNonsense(t *testing.T) {
-	ca := testca.New(t)
-	cfg := websocket.Config{
-		MaxStreams: math.MinInt, MaxWindow: 1, WindowBudget: -1, WriteTimeout: -1, HandshakeTimeout: -1, Backlog: -1,
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		ca := testca.New(t)
+		cfg := websocket.Config{
+			MaxStreams: math.MinInt, MaxWindow: 1, WindowBudget: -1, WriteTimeout: -1, HandshakeTimeout: -1, Backlog: -1, Multiplexer: over,
+		}
+		agent, gateway := connect(t, listen(t, ca.Gateway(), cfg), &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Config: cfg})
+		carries(t, agent, gateway)
+	})
+}
+
+// stuff writes until the peer's window is full and returns how much that took.
+func stuff(t *testing.T, s transport.Stream) int {
+	t.Helper()
+	total := 0
+	for {
+		require.NoError(t, s.SetWriteDeadline(time.Now().Add(time.Second)))
+		n, err := s.Write(make([]byte, 32<<20))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		if total += n; n == 0 && total > 0 {
+			return total
+		}
 	}
-	agent, gateway := connect(t, listen(t, ca.Gateway(), cfg), &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Config: cfg})
-	carries(t, agent, gateway)
 }

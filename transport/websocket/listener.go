@@ -137,7 +137,7 @@ func (l *Listener) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, error) {
 	until := l.handshakeDeadline(r)
 	hijacker := &hijacker{ResponseWriter: w}
-	speaks := protocols(l.innerTLS != nil)
+	speaks := l.cfg.protocols(l.innerTLS != nil)
 	ws, err := websocket.Accept(hijacker, r, &websocket.AcceptOptions{Subprotocols: subprotocols(speaks)})
 	if err != nil {
 		if hijacker.conn != nil {
@@ -163,7 +163,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) (session, err
 
 // start begins what the subprotocol says.
 func (l *Listener) start(ctx context.Context, ws *wsCarrier, subprotocol string, state *tls.ConnectionState) (session, error) {
-	speaks, ok := agreed(protocols(l.innerTLS != nil), subprotocol)
+	speaks, ok := agreed(l.cfg.protocols(l.innerTLS != nil), subprotocol)
 	if !ok {
 		return nil, fmt.Errorf("the WebSocket library chose the subprotocol %q", subprotocol)
 	}

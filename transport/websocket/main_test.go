@@ -71,6 +71,8 @@ func open(tb testing.TB, from, to transport.Mux) (opened, accepted transport.Str
 	tb.Helper()
 	opened, err := from.OpenStream(soon(tb))
 	require.NoError(tb, err)
+	_, err = opened.Write(nil) // which makes it known to the peer
+	require.NoError(tb, err)
 	accepted, err = to.AcceptStream(soon(tb))
 	require.NoError(tb, err)
 	deadline := time.Now().Add(patience)

@@ -270,6 +270,10 @@ func (m *mux) reserve(n uint64) uint64 {
 		m.growth.Add(int64(n))
 		return 0
 	}
+	if !m.cfg.Budget.shared().Take(int(n)) {
+		m.growth.Add(int64(n))
+		return 0
+	}
 	return n
 }
 

@@ -29,17 +29,35 @@ type session interface {
 	awaitReady(ctx context.Context, code func() transport.Code) error
 }
 
-// protocols returns what this side speaks, the best first: inside a TLS of its
+// protocols returns what this package speaks, the best first: inside a TLS of its
 // own, or in the WebSocket itself. The names differ, so that neither peer takes
 // one for the other.
 func protocols(inner bool) []protocol {
-	smux := func(c carrier, client bool, rtt time.Duration, state tls.ConnectionState, cfg Config) (session, error) {
-		return newMux(c, client, rtt, state, cfg)
-	}
+	overNative, overSmux := NativeSubprotocol, Subprotocol
 	if inner {
-		return []protocol{{InnerSubprotocol, smux}}
+		overNative, overSmux = InnerNativeSubprotocol, InnerSubprotocol
 	}
-	return []protocol{{Subprotocol, smux}}
+	return []protocol{
+		{overNative, func(c carrier, client bool, _ time.Duration, state tls.ConnectionState, cfg Config) (session, error) {
+			return newNative(c, client, state, cfg), nil
+		}},
+		{overSmux, func(c carrier, client bool, rtt time.Duration, state tls.ConnectionState, cfg Config) (session, error) {
+			return newMux(c, client, rtt, state, cfg)
+		}},
+	}
+}
+
+// protocols returns those that the configuration allows.
+func (c Config) protocols(inner bool) []protocol {
+	all := protocols(inner)
+	switch c.Multiplexer {
+	case Native:
+		return all[:1]
+	case Smux:
+		return all[1:]
+	default:
+		return all
+	}
 }
 
 // subprotocols returns the names of protocols, in their order.

@@ -38,7 +38,9 @@ func (m *mux) takeSlot(ctx context.Context) error {
 // another in its place.
 func (m *mux) forget(s *stream) {
 	s.mu.Lock()
-	m.growth.Add(int64(s.in.window - initialWindow)) // it grows no more, being released
+	grown := int(s.in.window - initialWindow) // it grows no more, being released
+	m.growth.Add(int64(grown))
+	m.cfg.Budget.shared().Put(grown)
 	s.mu.Unlock()
 
 	m.mu.Lock()

@@ -14,11 +14,27 @@ import (
 	"github.com/outgate/outgate/transport/websocket"
 )
 
-func TestWebSocketKeepsThePromisesOfATransport(t *testing.T) { transporttest.Run(t, harness(t)) }
+// multiplexers are what every test of a connection is for.
+var multiplexers = map[string]websocket.Multiplexer{"Native": websocket.Native, "Smux": websocket.Smux}
 
-func BenchmarkTransport(b *testing.B) { transporttest.Benchmark(b, harness(b)) }
+// overEach runs a test over each of them.
+func overEach(t *testing.T, f func(t *testing.T, over websocket.Multiplexer)) {
+	for name, m := range multiplexers {
+		t.Run(name, func(t *testing.T) { f(t, m) })
+	}
+}
 
-func harness(tb testing.TB) transporttest.Harness {
+func TestWebSocketKeepsThePromisesOfATransport(t *testing.T) {
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) { transporttest.Run(t, harness(t, over)) })
+}
+
+func BenchmarkTransport(b *testing.B) {
+	for name, m := range multiplexers {
+		b.Run(name, func(b *testing.B) { transporttest.Benchmark(b, harness(b, m)) })
+	}
+}
+
+func harness(tb testing.TB, m websocket.Multiplexer) transporttest.Harness {
 	ca := testca.New(tb)
 	const maxStreams = 1024
 	return transporttest.Harness{
@@ -26,7 +42,7 @@ func harness(tb testing.TB) transporttest.Harness {
 		MaxBuffered: 1 << 20,
 		Connect: func(tb testing.TB) transporttest.Pair {
 			tb.Helper()
-			cfg := websocket.Config{MaxStreams: maxStreams}
+			cfg := websocket.Config{MaxStreams: maxStreams, Multiplexer: m}
 			var cable cable
 			agent, gateway := connect(tb, listen(tb, ca.Gateway(), cfg), &websocket.Dialer{
 				TLSClientConfig: ca.Agent("agent-1"),

@@ -97,17 +97,19 @@ func TestAnEndOfTheConnectionIsNeverTheEndOfAStream(t *testing.T) {
 
 // A connection of the caller's own may fail in words that nobody knows.
 func TestAnyErrorOfTheNetworkIsALostConnection(t *testing.T) {
-	ca := testca.New(t)
-	broken := make(chan error, 1)
-	agent, _ := connect(t, listen(t, ca.Gateway(), websocket.Config{}), &websocket.Dialer{
-		TLSClientConfig: ca.Agent("agent-1"),
-		NetDial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, address)
-			return breakable{conn, broken}, err
-		},
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		ca := testca.New(t)
+		broken := make(chan error, 1)
+		agent, _ := connect(t, listen(t, ca.Gateway(), websocket.Config{Multiplexer: over}), &websocket.Dialer{
+			TLSClientConfig: ca.Agent("agent-1"),
+			NetDial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, address)
+				return breakable{conn, broken}, err
+			},
+		})
+		broken <- errors.New("the modem was unplugged")
+		require.Equal(t, transport.CloseError{Code: transport.ConnectionLost, Reason: "the modem was unplugged", Remote: true}, *causeOf(t, agent))
 	})
-	broken <- errors.New("the modem was unplugged")
-	require.Equal(t, transport.CloseError{Code: transport.ConnectionLost, Reason: "the modem was unplugged", Remote: true}, *causeOf(t, agent))
 }
 
 // breakable is a connection whose Read fails when somebody says so.
@@ -228,16 +230,18 @@ func TestTheCloseFrameSaysWhy(t *testing.T) {
 }
 
 func TestWhatWasWrittenBeforeCloseWithErrorArrives(t *testing.T) {
-	agent, gateway := pair(t, websocket.Config{})
-	opened, accepted := open(t, agent, gateway)
-	_, err := opened.Write(make([]byte, 200_000))
-	require.NoError(t, err)
-	require.NoError(t, opened.CloseWrite())
-	require.NoError(t, agent.CloseWithError(transport.Draining, ""))
-	got, err := io.ReadAll(accepted)
-	require.NoError(t, err)
-	require.Len(t, got, 200_000)
-	cause := causeOf(t, gateway)
-	require.ErrorIs(t, cause, transport.Draining)
-	require.ErrorIs(t, cause, net.ErrClosed)
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
+		agent, gateway := pair(t, websocket.Config{Multiplexer: over})
+		opened, accepted := open(t, agent, gateway)
+		_, err := opened.Write(make([]byte, 200_000))
+		require.NoError(t, err)
+		require.NoError(t, opened.CloseWrite())
+		require.NoError(t, agent.CloseWithError(transport.Draining, ""))
+		got, err := io.ReadAll(accepted)
+		require.NoError(t, err)
+		require.Len(t, got, 200_000)
+		cause := causeOf(t, gateway)
+		require.ErrorIs(t, cause, transport.Draining)
+		require.ErrorIs(t, cause, net.ErrClosed)
+	})
 }
