@@ -79,7 +79,7 @@ func TestOpenStreamsThatHoldNothingDoNotDelayAClose(t *testing.T) {
 // The library drops what was received and not read when a connection closes.
 func TestBytesThatArrivedAreReadAfterTheClose(t *testing.T) {
 	agent, gateway := pair(t)
-	const size = 60_000 // below the first window of a stream
+	const size = 15_000 // below the first window of a stream
 	type flow struct{ writer, reader transport.Stream }
 	flows := map[string]*flow{}
 	for _, name := range []string{"ended", "open", "closed"} {

@@ -16,9 +16,10 @@ const (
 	defaultHandshakeTimeout = 5 * time.Second
 
 	// freshWindow is what every stream may hold before its reader has read
-	// anything. It costs credit for each stream that could exist, so it is small;
-	// a window doubles per round trip while the reader keeps up.
-	freshWindow = 64 << 10
+	// anything. A peer gets it for each stream that could exist, so it is small:
+	// what TCP sends first on a new connection. A window doubles per round trip
+	// while the reader keeps up.
+	freshWindow = 16 << 10
 
 	// grownStreams is how many streams may stall with a full-grown window before
 	// they use up the credit that fresh streams do not reserve.
@@ -43,8 +44,8 @@ type Config struct {
 
 	// StreamWindow is the most bytes that one stream holds for a reader that has
 	// stopped. It also bounds the speed of one stream: a window per round trip.
-	// A stream starts at 64 KiB and grows up to here while its reader keeps up.
-	// Zero means 1 MiB. Less than 64 KiB is refused.
+	// A stream starts at 16 KiB and grows up to here while its reader keeps up.
+	// Zero means 1 MiB. Less than 16 KiB is refused.
 	StreamWindow int
 
 	// ConnectionWindow is the most bytes that all streams of the connection hold
@@ -53,8 +54,8 @@ type Config struct {
 	// QUIC stops a whole connection when this is used up by readers that have
 	// stopped (RFC 9000, section 4.1), so it has to be large. Zero means room for
 	// MaxStreams fresh streams in each direction plus 256 streams at StreamWindow:
-	// 368 MiB with the other defaults. Memory is used only while data waits for
-	// its reader. Less than the fresh streams need, 128 MiB by default, is refused.
+	// 284 MiB with the other defaults. Memory is used only while data waits for
+	// its reader. Less than the fresh streams need, 32 MiB by default, is refused.
 	ConnectionWindow int
 
 	// IdleTimeout is how long a silent peer is waited for. After a third of it

@@ -120,6 +120,9 @@ func (d *Dialer) dialAddr(ctx context.Context, addr netip.AddrPort, tlsConfig *t
 	conn, err := e.transport.Dial(ctx, net.UDPAddrFromAddrPort(addr), tlsConfig, config)
 	if err != nil {
 		e.release()
+		if refused := e.refused.Load(); refused != nil {
+			err = *refused
+		}
 		return nil, err
 	}
 	m, err := admitted(ctx, conn, e, config)

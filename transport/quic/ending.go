@@ -69,6 +69,8 @@ func (m *mux) awaitGoodbye(peer *quic.ReceiveStream) (*transport.CloseError, err
 func (m *mux) drain(goodbye *transport.CloseError) {
 	// Both sides know by the end. This tells the peer that it need not wait.
 	defer func() { _ = m.conn.CloseWithError(0, "") }() // never fails
+	m.leaving.Lock()
+	defer m.leaving.Unlock()
 	if !m.end(goodbye) {
 		return // both sides close
 	}
@@ -106,6 +108,8 @@ func (m *mux) watch() {
 // lose ends this side because the peer cannot be reached. The caller ends the
 // QUIC connection.
 func (m *mux) lose(e *transport.CloseError) {
+	m.leaving.Lock() // who comes second goes on to end the connection, and waits for the first
+	defer m.leaving.Unlock()
 	if m.end(e) {
 		m.keep(time.Now())
 	}

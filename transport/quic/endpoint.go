@@ -22,7 +22,8 @@ type endpoint struct {
 	socket    net.PacketConn
 	closed    func() // called when all is closed; may be nil
 
-	settled atomic.Bool // there is, or was, a connection: a lost packet is no reason to give up
+	settled atomic.Bool           // there is, or was, a connection: a lost packet is no reason to give up
+	refused atomic.Pointer[error] // why a packet could not be sent before
 
 	mu    sync.Mutex
 	users int
@@ -102,6 +103,7 @@ func (e *endpoint) notice(err error) {
 func (e *endpoint) excuses(err error) bool {
 	e.notice(err)
 	if !e.settled.Load() {
+		e.refused.CompareAndSwap(nil, &err) // the QUIC implementation keeps its text only
 		return false
 	}
 	number, ok := errors.AsType[syscall.Errno](err)

@@ -92,3 +92,16 @@ func hasToken(b []byte) bool {
 	b = b[1+b[0]:]   // and of the source
 	return b[0] != 0 // the length of the token
 }
+
+// deniedConn is a socket whose sends fail while err is set.
+type deniedConn struct {
+	net.PacketConn
+	err atomic.Pointer[error]
+}
+
+func (c *deniedConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if err := c.err.Load(); err != nil {
+		return 0, *err
+	}
+	return c.PacketConn.WriteTo(b, to)
+}

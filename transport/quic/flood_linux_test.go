@@ -2,9 +2,14 @@ package quic_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,4 +167,111 @@ func TestASourceHasNoMoreHandshakesThanItsShare(t *testing.T) {
 		m, err = dialerAt(t, ca, greedy).Dial(soon(t), urlOf(l.Addr()))
 	}
 	require.NoError(t, m.CloseWithError(transport.NoError, ""))
+}
+
+// flood sends the beginnings of handshakes that never go on, each from an address
+// of its own, and whole handshakes of agents without a certificate, until ctx ends.
+// The function that it returns waits for the end.
+func flood(ctx context.Context, tb testing.TB, ca *testca.CA, l *quic.Listener) (wait func() (halves, refusals int64)) {
+	tb.Helper()
+	const perSecond = 500
+	var (
+		wg               sync.WaitGroup
+		halves, refusals atomic.Int64
+	)
+	stranger := testca.New(tb).Agent("stranger")
+	stranger.RootCAs = ca.Pool()
+	wg.Go(func() {
+		pace := time.NewTicker(time.Second / perSecond)
+		defer pace.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-pace.C:
+			case <-ctx.Done():
+				return
+			}
+			from, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 4, byte(i/250), byte(1+i%250))})
+			if err != nil {
+				continue // too many sockets: the flood is what it is
+			}
+			// What it is sent goes nowhere, as with a forged source.
+			if _, err := from.WriteTo(captureInitial(tb, ca), l.Addr()); err == nil {
+				halves.Add(1)
+			}
+			_ = from.Close()
+		}
+	})
+	wg.Go(func() {
+		d := &quic.Dialer{TLSClientConfig: stranger}
+		for ctx.Err() == nil {
+			if _, err := d.Dial(ctx, urlOf(l.Addr())); errors.Is(err, transport.Denied) {
+				refusals.Add(1)
+			}
+		}
+	})
+	return func() (int64, int64) {
+		wg.Wait()
+		return halves.Load(), refusals.Load()
+	}
+}
+
+func TestAFloodOfHandshakesLeavesLiveStreamsMoving(t *testing.T) {
+	ca := testca.New(t)
+	l := listen(t, ca, quic.ListenConfig{})
+	agent, gateway := connect(t, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
+	goroutines, before := runtime.NumGoroutine(), heap()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	live := pulse(ctx, t, agent, gateway)
+	halves, refusals := flood(ctx, t, ca, l)()
+	t.Logf("%d half handshakes, %d refused ones", halves, refusals)
+	assert.Positive(t, refusals)
+	assert.Positive(t, halves)
+	assert.LessOrEqual(t, heap()-before, int64(32<<20))
+	live()
+	requireServing(t, ca, l, agent, gateway)
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() < goroutines+50 }, patience, 50*time.Millisecond,
+		"the silent ones lose their places")
+}
+
+// BenchmarkLiveStreamDuringAFlood measures small exchanges on a stream while the
+// listener is flooded from this process, which shares its processors.
+func BenchmarkLiveStreamDuringAFlood(b *testing.B) {
+	for _, flooded := range []bool{false, true} {
+		b.Run(fmt.Sprintf("flooded=%v", flooded), func(b *testing.B) {
+			ca := testca.New(b)
+			l := listen(b, ca, quic.ListenConfig{})
+			agent, gateway := connect(b, l, &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")})
+			opened, accepted := open(b, gateway, agent, "x")
+			go func() {
+				_, _ = io.Copy(struct{ io.Writer }{accepted}, struct{ io.Reader }{accepted})
+				_ = accepted.Close()
+			}()
+			msg := make([]byte, 1)
+			_, err := io.ReadFull(opened, msg)
+			require.NoError(b, err)
+			require.NoError(b, opened.SetDeadline(time.Time{}))
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+			if flooded {
+				wait := flood(ctx, b, ca, l)
+				defer wait()
+				defer cancel()
+			}
+			var took []time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if _, err := opened.Write(msg); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(opened, msg); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+		})
+	}
 }

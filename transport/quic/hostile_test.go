@@ -104,7 +104,7 @@ func TestGarbageDatagramsHarmNobody(t *testing.T) {
 }
 
 // captureInitial returns the first datagram of a new handshake.
-func captureInitial(t *testing.T, ca *testca.CA) []byte {
+func captureInitial(t testing.TB, ca *testca.CA) []byte {
 	t.Helper()
 	trap := &trapConn{PacketConn: socket(t), sent: make(chan []byte, 1)}
 	d := &quic.Dialer{

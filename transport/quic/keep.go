@@ -11,9 +11,13 @@ import (
 // When a QUIC connection ends, what has arrived on its streams and was not read
 // is gone. So the streams take it over before this side lets a connection go.
 
-// keepGrace is how long a stream is asked for what it has. Nothing that is there
-// takes that long, unless the machine has no time for this process.
-const keepGrace = 250 * time.Millisecond
+// keepGrace is how long a stream is asked for what it has, and keepTries how often:
+// what is there comes at once, but on a busy machine the time may be over before
+// this process has asked.
+const (
+	keepGrace = 100 * time.Millisecond
+	keepTries = 3
+)
 
 // keep takes over what has arrived.
 func (s *stream) keep() {
@@ -43,7 +47,7 @@ func (s *stream) takeOver() {
 	}
 	s.kept = true
 	const room = 512 // for a start: most streams have nothing
-	for s.restErr == nil {
+	for tries := 0; s.restErr == nil; {
 		s.rest = slices.Grow(s.rest, max(room, len(s.rest)))
 		s.expect()
 		n, err := s.q.Read(s.rest[len(s.rest):cap(s.rest)])
@@ -52,7 +56,11 @@ func (s *stream) takeOver() {
 		case err == io.EOF:
 			s.restErr = io.EOF
 		case err == nil && len(s.rest) <= s.mux.window+freshWindow && s.mux.keepable.Add(-int64(n)) >= 0:
-		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if tries++; tries == keepTries {
+				s.restErr = s.mux.ended.Load()
+			}
+		case err == nil: // more than it may
 			s.restErr = s.mux.ended.Load()
 		default:
 			s.restErr = s.translate(err)

@@ -210,7 +210,7 @@ func TestCloseWriteDuringAWriteThatFailsIsNoEnd(t *testing.T) {
 		_, err := io.Copy(writer, zeros{})
 		wrote <- err
 	}()
-	_, err := io.ReadFull(reader, make([]byte, 1<<20))
+	_, err := io.ReadFull(reader, make([]byte, 1<<10))
 	require.NoError(t, err)
 	require.NoError(t, writer.CloseWrite())
 	require.Error(t, eventually(t, wrote, "the Write"))

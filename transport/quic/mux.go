@@ -30,6 +30,7 @@ type mux struct {
 
 	accepting chan struct{} // a semaphore; see AcceptStream
 
+	leaving   sync.Mutex   // held while streams are asked to take over what has arrived
 	keeping   atomic.Bool  // the streams take over what has arrived; see stream.takeOver
 	keepUntil time.Time    // until then more may arrive; set before keeping
 	keepable  atomic.Int64 // how many bytes they may take, all together

@@ -33,12 +33,13 @@ type stream struct {
 	restErr error
 
 	mu         sync.Mutex
-	err        error // how this side ended the stream, with Close or Reset
-	peerReset  error // how the peer ended it
-	writers    int   // calls of Write under way
-	closeWrite bool  // this direction ends, or will when the writers are done
-	sentEnd    bool  // it has ended
-	known      bool  // the peer can know of the stream
+	err        error     // how this side ended the stream, with Close or Reset
+	peerReset  error     // how the peer ended it
+	writers    int       // calls of Write under way
+	closeWrite bool      // this direction ends, or will when the writers are done
+	sentEnd    bool      // it has ended
+	known      bool      // the peer can know of the stream
+	writeBy    time.Time // the deadline of Write
 }
 
 var _ transport.Stream = (*stream)(nil)
@@ -80,32 +81,56 @@ func (s *stream) readError(err error) error {
 	return err
 }
 
-// Write writes to the peer. It returns when all but the last packet of p is on
-// its way.
+// Write writes to the peer. It returns when p is on its way, or as good as that:
+// the peer has room for all of it.
 func (s *stream) Write(p []byte) (int, error) {
-	if err := s.beginWrite(); err != nil {
+	late, err := s.beginWrite()
+	if err != nil {
 		return 0, err
 	}
-	n, err := s.q.Write(p)
+	n, err := s.write(p, late)
 	return n, s.endWrite(err)
 }
 
-func (s *stream) beginWrite() error {
+// smallWrite is what the QUIC implementation may take without sending it.
+const smallWrite = 1200
+
+// write hands p over. The Write of the QUIC implementation would also take a last
+// packet that the peer has no room for. A closing connection resets the stream
+// behind what it took, and the peer would call that an overrun.
+func (s *stream) write(p []byte, late bool) (int, error) {
+	if len(p) <= smallWrite && !late {
+		err := s.q.TryWriteAll(p)
+		if err == nil {
+			return len(p), nil
+		}
+		if !errors.Is(err, quic.ErrWouldBlock) {
+			return 0, err
+		}
+	}
+	return s.q.WriteWithLimit(p, unlimited)
+}
+
+// unlimited lets flow control alone limit a Write.
+func unlimited(n int) int { return n }
+
+// beginWrite reports whether the deadline of the Write has passed already.
+func (s *stream) beginWrite() (late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.err != nil:
-		return s.err
+		return false, s.err
 	case s.mux.ended.Load() != nil:
-		return s.mux.ended.Load()
+		return false, s.mux.ended.Load()
 	case s.closeWrite:
-		return errWriteClosed
+		return false, errWriteClosed
 	case s.peerReset != nil:
-		return s.peerReset
+		return false, s.peerReset
 	}
 	s.writers++
 	s.known = true
-	return nil
+	return !s.writeBy.IsZero() && !time.Now().Before(s.writeBy), nil
 }
 
 func (s *stream) endWrite(err error) error {
@@ -312,5 +337,8 @@ func (s *stream) SetWriteDeadline(t time.Time) error {
 	if err := s.local(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeBy = t
 	return s.q.SetWriteDeadline(t)
 }

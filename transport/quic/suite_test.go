@@ -23,6 +23,7 @@ func harness(tb testing.TB) transporttest.Harness {
 	return transporttest.Harness{
 		MaxStreams:  maxStreams,
 		MaxBuffered: 2 << 20,
+		MinBuffered: 16 << 10,
 		Connect: func(tb testing.TB) transporttest.Pair {
 			tb.Helper()
 			limits := quic.Config{MaxStreams: maxStreams, IdleTimeout: 5 * time.Second}

@@ -28,7 +28,7 @@ func truthRounds(t *testing.T) int {
 	t.Helper()
 	s, ok := os.LookupEnv("OUTGATE_ROUNDS")
 	if !ok {
-		return 1000
+		return 256
 	}
 	n, err := strconv.Atoi(s)
 	require.NoError(t, err, "OUTGATE_ROUNDS")

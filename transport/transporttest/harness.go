@@ -25,6 +25,10 @@ type Harness struct {
 	// Zero means 32 MiB.
 	MaxBuffered int
 
+	// MinBuffered is how many bytes one direction of a fresh stream takes at least
+	// while the peer does not read. Zero means 64 KiB.
+	MinBuffered int
+
 	// Skip names the promises that the implementation does not keep.
 	Skip Skip
 }

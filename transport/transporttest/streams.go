@@ -194,6 +194,14 @@ func (t *trial) most() int {
 	return 32 << 20
 }
 
+// least is what a fresh stream takes for sure while nobody reads.
+func (t *trial) least() int {
+	if t.harness.MinBuffered > 0 {
+		return t.harness.MinBuffered
+	}
+	return 64 << 10
+}
+
 // pattern is n bytes of an endless sequence, from offset. A byte that is lost,
 // doubled or moved shows.
 func pattern(offset, n int) []byte {
