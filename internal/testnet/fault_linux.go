@@ -7,14 +7,14 @@ import (
 )
 
 // Filter is what the router does to the packets of a host. The zero value forwards all.
-// Neither end is told of what it drops.
+// Nobody is told of what it drops, except by Reject.
 type Filter struct {
-	Loss     float64 // share dropped at random in each direction, 0 to 1
+	Loss     float64 // share dropped at random in each direction, below 1
 	DropTo   bool    // all to the host
 	DropFrom bool    // all from the host
 	NoEnds   bool    // TCP packets with FIN or RST, both ways: who ends leaves the other half-open
 	MTU      int     // longer packets, without the ICMP message that says so; 0 forwards all
-	Reject   bool    // all new to and from the host, with an ICMP message
+	Reject   bool    // all, with an ICMP message to the sender
 }
 
 // Filter replaces what the router does to the packets of h.

@@ -173,6 +173,9 @@ func (h *Host) route() error {
 	return run("ip", "-n", h.name, "route", "replace", "default", "via", h.gateway.String(), "congctl", congestionControl)
 }
 
+// Namespace is the name of the host's network namespace, for ip netns.
+func (h *Host) Namespace() string { return h.name }
+
 // Command is a command that will run on the host.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.name, name}, args...)...)
