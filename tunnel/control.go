@@ -11,12 +11,13 @@ import (
 )
 
 // Liveness says how a side finds out that its peer is gone. A side that has heard
-// nothing on the control stream for an interval sends a ping; after Misses silent
-// intervals in a row it ends the connection with code Timeout. The zero value means
-// the defaults, which find a dead peer within 9 seconds while streams are open.
+// nothing on the control stream for an interval sends a ping; without an answer it asks
+// again after Busy each time, and after Misses silent intervals in a row it ends the
+// connection with code Timeout. The zero value means the defaults, which find a dead
+// peer within 9 seconds while streams are open and within 21 otherwise.
 type Liveness struct {
 	Busy   time.Duration // interval while streams are open; 0 means 3 s
-	Idle   time.Duration // interval otherwise; 0 means 15 s, below the idle timeouts of load balancers
+	Idle   time.Duration // first interval otherwise; 0 means 15 s, below the idle timeouts of load balancers
 	Misses int           // 0 means 3; at least 2
 }
 
@@ -146,12 +147,12 @@ func (l *link) keepAlive() {
 	)
 	for {
 		l.mu.Lock()
-		interval := lv.Idle
-		if l.active > 0 {
-			interval = lv.Busy
-		}
 		if l.heards != heards {
 			mark, heards, misses = l.heard, l.heards, 0
+		}
+		interval := lv.Idle
+		if l.active > 0 || misses > 0 { // a peer in doubt is asked again soon
+			interval = min(lv.Busy, lv.Idle)
 		}
 		l.due = mark.Add(interval)
 		l.mu.Unlock()
