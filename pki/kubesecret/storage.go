@@ -180,18 +180,40 @@ func (s *Storage) get(ctx context.Context) (*secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := &secret{exists: true}
-	err = json.Unmarshal(text, &found.fields)
-	if raw := found.fields["data"]; err == nil && raw != nil {
-		err = json.Unmarshal(raw, &found.data)
-	}
+	found, err := decode(text)
 	if err != nil {
 		return nil, fmt.Errorf("kubesecret: what %s answers is no Secret (%w); is it the API server?", s.Server, err)
+	}
+	return found, nil
+}
+
+func decode(text []byte) (*secret, error) {
+	found := &secret{exists: true}
+	if err := json.Unmarshal(text, &found.fields); err != nil {
+		return nil, err
+	}
+	if raw := found.fields["data"]; raw != nil {
+		if err := json.Unmarshal(raw, &found.data); err != nil {
+			return nil, err
+		}
+	}
+	if found.fields == nil {
+		return nil, errors.New("null")
 	}
 	if found.data == nil {
 		found.data = make(map[string][]byte)
 	}
 	return found, nil
+}
+
+func (s *secret) encode() ([]byte, error) {
+	data, err := json.Marshal(s.data)
+	if err != nil {
+		return nil, err
+	}
+	fields := maps.Clone(s.fields)
+	fields["data"] = data
+	return json.Marshal(fields)
 }
 
 // put writes what get has read, under its resourceVersion.
@@ -203,13 +225,7 @@ func (s *Storage) put(ctx context.Context, changed *secret) error {
 	if size > maxData {
 		return fmt.Errorf("kubesecret: %s would hold %d bytes; Kubernetes allows %d", s, size, maxData)
 	}
-	data, err := json.Marshal(changed.data)
-	if err != nil {
-		return err
-	}
-	fields := maps.Clone(changed.fields)
-	fields["data"] = data
-	body, err := json.Marshal(fields)
+	body, err := changed.encode()
 	if err != nil {
 		return err
 	}
