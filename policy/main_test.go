@@ -11,7 +11,10 @@ import (
 	"github.com/outgate/outgate/policy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	inChild()
+	goleak.VerifyTestMain(m)
+}
 
 func rules(tb testing.TB, document string) *policy.Rules {
 	tb.Helper()

@@ -2,9 +2,14 @@ package policy_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -53,6 +58,76 @@ allowed_endpoints:
 	require.LessOrEqual(t, accepted(), rounds/2)
 	require.Len(t, saw.list(), rounds/2)
 	require.Equal(t, []string{"tcp4 " + good.String()}, slices.Compact(saw.list()))
+}
+
+// A name server that changes its mind at every query, for A and AAAA at different times,
+// answers with aliases of a metadata service and mixes good addresses with bad ones.
+func TestANameServerThatFlipsItsAnswersNeverDirectsADial(t *testing.T) {
+	good := []string{"10.20.0.1", "10.20.0.2", "2001:db8:10::1"}
+	bad := []string{"127.0.0.1", "169.254.169.254", "10.66.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "fe80::1", "0.0.0.0", "224.0.0.1"}
+	var mu sync.Mutex
+	random, flips := newRandom(t, 4), 0
+	server, err := serveDNS("127.0.0.1:0", func(name string) []string {
+		mu.Lock()
+		defer mu.Unlock()
+		if name == "metadata.example.net" {
+			return []string{"169.254.169.254", "fd00:ec2::254"}
+		}
+		flips++
+		switch {
+		case flips%2 == 0:
+			return []string{pick(random, good...)}
+		case random.IntN(4) == 0:
+			return []string{"metadata.example.net"}
+		case random.IntN(3) == 0:
+			return []string{pick(random, good...), pick(random, bad...)}
+		case random.IntN(6) == 0:
+			return []string{}
+		}
+		return []string{pick(random, bad...), pick(random, good...)}
+	})
+	require.NoError(t, err)
+	defer server.close()
+	inside := map[string]bool{}
+	for _, a := range good {
+		inside[netip.AddrPortFrom(netip.MustParseAddr(a), 5432).String()] = true
+	}
+	const dials, workers = 10_000, 8
+	var reached, denied, failed atomic.Int64
+	d := &policy.Dialer{
+		Policy:   rules(t, "enable_access_restrictions: true\nallowed_endpoints: ['*.example.com']\ndenied_endpoints: [10.66.0.0/16]"),
+		Resolver: server.resolver(),
+		Control: func(_, address string, _ syscall.RawConn) error {
+			if !inside[address] {
+				t.Errorf("a socket to %s", address)
+			}
+			return errStopped
+		},
+	}
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			for i := range dials / workers {
+				// A name for each: net.Resolver answers those who ask for the same at once.
+				_, err := d.DialTarget(t.Context(), ask(t, fmt.Sprintf("tcp flip-%d-%d.example.com:5432", worker, i)))
+				switch {
+				case errors.Is(err, transport.Denied):
+					denied.Add(1)
+				case errors.Is(err, errStopped):
+					reached.Add(1)
+				case errors.Is(err, transport.NameNotFound):
+					failed.Add(1)
+				default:
+					t.Errorf("neither denied nor dialled: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d dials: %d to good addresses, %d denied, %d without an answer; %d queries", dials, reached.Load(), denied.Load(), failed.Load(), server.asked())
+	require.GreaterOrEqual(t, server.asked(), 2*dials, "A and AAAA for each dial")
+	require.Greater(t, reached.Load(), int64(dials/50))
+	require.Greater(t, denied.Load(), int64(dials/4))
 }
 
 func TestOneBadAddressRefusesTheWholeAnswer(t *testing.T) {

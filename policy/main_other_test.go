@@ -1,0 +1,5 @@
+//go:build !linux
+
+package policy_test
+
+func inChild() {}

@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package policy_test
+
+const hasCgo = false
