@@ -11,7 +11,7 @@ import (
 )
 
 func FuzzParseTarget(f *testing.F) {
-	for _, service := range []string{"tcp", "unix", "example.com/x"} {
+	for _, service := range []string{"tcp", "icmp", "unix", "example.com/x"} {
 		for _, address := range []string{"db.internal:5432", "[2001:DB8::1]:443", "10.0.0.1:80", "127.1:80", "/run/x.sock", "xn--p1ai:1", "[::ffff:1.2.3.4]:5", "A.b.:65535", ""} {
 			f.Add(service, address)
 		}
@@ -35,7 +35,7 @@ func FuzzParseTarget(f *testing.F) {
 			return
 		}
 		require.Equal(t, strings.ToLower(target.Host), target.Host)
-		require.NotZero(t, target.Port)
+		require.Equal(t, service == "icmp", target.Port == 0)
 		require.LessOrEqual(t, len(target.Host), 253)
 		if addr, err := netip.ParseAddr(target.Host); err == nil {
 			require.Equal(t, addr.Unmap().WithZone("").String(), target.Host)
@@ -52,6 +52,9 @@ func FuzzParse(f *testing.F) {
 	for _, document := range []string{
 		"enable_access_restrictions: true\nallowed_endpoints:\n  - db:5432\n  - '*.a'\ndenied_endpoints: ['*:25', 10.0.0.0/8, '[2001:db8::/32]:1']\n",
 		`{"enable_access_restrictions": false, "allowed_endpoints": [{"endpoint": "127.0.0.1:1", "service": "http", "allow_special": true}, {"endpoint": "/x", "service": "unix"}, {"service": "example.com/x"}]}`,
+		"enable_access_restrictions: true\naudit_only: true\nallowed_endpoints: ['*:1-1023', {endpoint: '[2001:db8::/32]:8000-8099', subjects: [alice, Zoë], labels: {env: prod, zone: 'a b'}}, {endpoint: 10.0.0.1, service: icmp}]\n",
+		"kubernetes: {read_only: false, allowed_namespaces: [a, b], deny_resources: [secrets, pods/exec, deployments.apps/scale], allowed_verbs: [get, delete]}",
+		`{"denied_endpoints": ["10.0.0.0\/8", {"endpoint": "\/run\/\\\/x", "service": "unix"}]}`,
 		"a: &x [*x]", "---\n...\n---\n", "denied_endpoints: [a\n", "? a\n: b", "{}",
 	} {
 		f.Add([]byte(document))
@@ -71,6 +74,31 @@ func FuzzParse(f *testing.F) {
 			one, two := r.Explain(ask(t, s)), again.Explain(ask(t, s))
 			one.Line, two.Line = 0, 0
 			require.Equal(t, one, two)
+		}
+	})
+}
+
+func FuzzParseCases(f *testing.F) {
+	for _, text := range []string{
+		`{"cases": [{"target": "db:5432", "want": "allow", "rule": "db:5432"}, {"target": "db:5432", "resolves": ["10.0.0.1", "::1"], "want": "deny"}]}`,
+		"cases:\n  - {target: /x, service: unix, subject: alice, labels: {env: prod}, want: deny}\n", "cases: []", "cases: [&a {}, *a]",
+	} {
+		f.Add([]byte(text))
+	}
+	r := rules(f, "enable_access_restrictions: true\naudit_only: true\nallowed_endpoints: [db, 10.0.0.0/8, {endpoint: /x, service: unix}]\ndenied_endpoints: [10.9.0.0/16]")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list, err := policy.ParseCases(strings.NewReader(string(text)))
+		if err != nil {
+			var bad *policy.SyntaxError
+			require.ErrorAs(t, err, &bad)
+			require.NotEmpty(t, bad.Reason)
+			return
+		}
+		results := policy.RunCases(r, list)
+		require.Len(t, results, len(list))
+		for _, result := range results {
+			require.NotEmpty(t, result.Got.Reason)
+			require.Equal(t, result.Passed, (result.Got.Allowed && !result.Got.WouldDeny) == result.Allow && (result.Rule == "" || result.Rule == result.Got.Rule))
 		}
 	})
 }
