@@ -357,6 +357,23 @@ func TestASilentAddressIsPassedByItsNeighbour(t *testing.T) {
 	require.Equal(t, 1, accepted())
 }
 
+func TestTheNextAddressIsTriedAfterAQuarterOfASecond(t *testing.T) {
+	good, _ := listen(t, "tcp", "127.0.0.1:0")
+	port := portOf(t, good)
+	blackHole(t, "127.0.0.5:"+port)
+	began := time.Now()
+	var tried []time.Duration
+	d := &policy.Dialer{Policy: policy.InsecureAllowAll(), Resolver: addrs("127.0.0.5", "127.0.0.1"), Control: func(string, string, syscall.RawConn) error {
+		tried = append(tried, time.Since(began))
+		return nil
+	}}
+	c, err := d.DialTarget(t.Context(), policy.Request{Target: target(t, "tcp", "db:"+port)})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.Len(t, tried, 2)
+	require.GreaterOrEqual(t, tried[1]-tried[0], 200*time.Millisecond, "RFC 8305 recommends 250 ms")
+}
+
 func TestTheLosersOfARaceAreClosed(t *testing.T) {
 	answer := addrs("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7", "127.0.0.8")
 	port := "0"

@@ -105,12 +105,23 @@
 // also covers IPv6 addresses that carry an IPv4 address in it (see [Special]); in
 // allowed_endpoints neither does, so that such a name or address must be written out.
 //
+// # The door
+//
+// A [Dialer] asks its policy and connects. What does not connect asks [Dialer.Resolve] or
+// [Dialer.Check]; an HTTP client is made by [HTTP]. The deny floor has the addresses of
+// [Special] and those that the program says are its own, in Own of the Dialer.
+//
+// [Dialer.Explain] is a dry run, and [RunCases] holds a policy against a file of cases.
+//
+// # Change
+//
+// [Rules] never change. A [File] follows a document on disk and puts new Rules in place;
+// whoever holds streams open asks again when a [Changer] says so.
+//
 // # Not here
 //
-// Who asks is not proven here: [Request].Subject is the gateway's word. The agent's own
-// listeners on addresses that are not special are known to the program alone; put
-// them into a [Func] and join it with [All]. HTTP methods and paths, Kubernetes verbs
-// and redirects belong to the packages that speak those protocols; each new connection
-// they make comes back to a [Dialer]. Symbolic links below the path of a unix socket
-// are followed: they are the owner's.
+// Who asks is not proven here: [Request].Subject is the gateway's word. HTTP methods and
+// paths belong to the packages that speak those protocols, and so does the enforcement of
+// the kubernetes block. Symbolic links below the path of a unix socket are followed: they
+// are the owner's.
 package policy

@@ -10,6 +10,8 @@ import (
 	"github.com/outgate/outgate/policy"
 )
 
+const printableASCII = " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
+
 func FuzzParseTarget(f *testing.F) {
 	for _, service := range []string{"tcp", "icmp", "unix", "example.com/x"} {
 		for _, address := range []string{"db.internal:5432", "[2001:DB8::1]:443", "10.0.0.1:80", "127.1:80", "/run/x.sock", "xn--p1ai:1", "[::ffff:1.2.3.4]:5", "A.b.:65535", ""} {
@@ -27,9 +29,7 @@ func FuzzParseTarget(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, target, again)
 		require.Equal(t, service, target.Service)
-		for _, b := range []byte(target.String()) {
-			require.True(t, b >= ' ' && b <= '~', "%q is not printable", target.String())
-		}
+		require.Empty(t, strings.Trim(target.String(), printableASCII))
 		require.NotContains(t, open.Explain(policy.Request{Target: target}).Reason, "canonical")
 		if target.Host == "" {
 			return

@@ -7,19 +7,64 @@ import (
 	"strings"
 )
 
-// index finds a rule that matches a request without looking at each rule. Rules
-// with the same key differ in their service, range of ports, subjects or labels, so
-// the lists are short.
+// index finds a rule that matches a request without looking at each rule.
 type index struct {
-	names    map[hostPort][]*rule
-	suffixes map[hostPort][]*rule
-	ports    map[uint16][]*rule // *:port
-	prefixes map[prefixPort][]*rule
+	names    map[hostPort]*bucket
+	suffixes map[hostPort]*bucket
+	ports    map[uint16]*bucket // *:port
+	prefixes map[prefixPort]*bucket
 	bits4    []int // lengths of the prefixes, longest first
 	bits6    []int
-	byAddr   map[servicePort][]*rule // of prefixes, one for each service, ports, subjects and labels
-	paths    map[servicePath][]*rule
-	services map[string][]*rule // rules without endpoint
+	byAddr   map[servicePort]*bucket // of prefixes, one for each service, ports, subjects and labels
+	paths    map[servicePath]*bucket
+	services map[string]*bucket // rules without endpoint
+}
+
+// bucket holds the rules with one key. They differ in their subjects, which it tells
+// apart, and in service, range of ports and labels, of which there are few.
+type bucket struct {
+	everybody []*rule
+	subjects  map[string][]*rule
+}
+
+func add[K comparable](buckets map[K]*bucket, key K, r *rule) {
+	b := buckets[key]
+	if b == nil {
+		b = &bucket{}
+		buckets[key] = b
+	}
+	if len(r.subjects) == 0 {
+		b.everybody = append(b.everybody, r)
+		return
+	}
+	if b.subjects == nil {
+		b.subjects = map[string][]*rule{}
+	}
+	for _, s := range r.subjects {
+		b.subjects[s] = append(b.subjects[s], r)
+	}
+}
+
+// match finds a rule that covers the request; a nil bucket has none.
+func (b *bucket) match(req *Request) *rule {
+	if b == nil {
+		return nil
+	}
+	if len(b.subjects) > 0 {
+		if r := covering(b.subjects[req.Subject], req); r != nil {
+			return r
+		}
+	}
+	return covering(b.everybody, req)
+}
+
+func covering(rules []*rule, req *Request) *rule {
+	for _, r := range rules {
+		if r.covers(req) {
+			return r
+		}
+	}
+	return nil
 }
 
 // The port of a key is 0 for rules that are for any port or a range.
@@ -41,13 +86,13 @@ type (
 
 func newIndex(rules []*rule) index {
 	x := index{
-		names:    map[hostPort][]*rule{},
-		suffixes: map[hostPort][]*rule{},
-		ports:    map[uint16][]*rule{},
-		prefixes: map[prefixPort][]*rule{},
-		byAddr:   map[servicePort][]*rule{},
-		paths:    map[servicePath][]*rule{},
-		services: map[string][]*rule{},
+		names:    map[hostPort]*bucket{},
+		suffixes: map[hostPort]*bucket{},
+		ports:    map[uint16]*bucket{},
+		prefixes: map[prefixPort]*bucket{},
+		byAddr:   map[servicePort]*bucket{},
+		paths:    map[servicePath]*bucket{},
+		services: map[string]*bucket{},
 	}
 	// The narrowest range is found first, and so is the rule that a reader would name.
 	narrowFirst := slices.Clone(rules)
@@ -63,7 +108,7 @@ func newIndex(rules []*rule) index {
 		k := servicePort{r.service, r.portKey()}
 		if c := (conditions{k, r.port, r.last, r.condition}); r.kind == prefixAddr && !seen[c] {
 			seen[c] = true
-			x.byAddr[k] = append(x.byAddr[k], r)
+			add(x.byAddr, k, r)
 		}
 	}
 	x.bits4 = longestFirst(x.bits4)
@@ -74,21 +119,17 @@ func newIndex(rules []*rule) index {
 func (x *index) add(r *rule) {
 	switch r.kind {
 	case everything:
-		x.services[r.service] = append(x.services[r.service], r)
+		add(x.services, r.service, r)
 	case exactName:
-		k := hostPort{r.host, r.portKey()}
-		x.names[k] = append(x.names[k], r)
+		add(x.names, hostPort{r.host, r.portKey()}, r)
 	case suffixName:
-		k := hostPort{r.host, r.portKey()}
-		x.suffixes[k] = append(x.suffixes[k], r)
+		add(x.suffixes, hostPort{r.host, r.portKey()}, r)
 	case anyHost:
-		x.ports[r.portKey()] = append(x.ports[r.portKey()], r)
+		add(x.ports, r.portKey(), r)
 	case exactPath:
-		k := servicePath{r.service, r.path}
-		x.paths[k] = append(x.paths[k], r)
+		add(x.paths, servicePath{r.service, r.path}, r)
 	case prefixAddr:
-		k := prefixPort{r.prefix, r.portKey()}
-		x.prefixes[k] = append(x.prefixes[k], r)
+		add(x.prefixes, prefixPort{r.prefix, r.portKey()}, r)
 		if r.prefix.Addr().Is4() {
 			x.bits4 = append(x.bits4, r.prefix.Bits())
 		} else {
@@ -106,13 +147,13 @@ func longestFirst(bits []int) []int {
 
 // matchService finds a rule for the whole service or for its path.
 func (x *index) matchService(req *Request) *rule {
-	if r := covering(x.services[req.Target.Service], req); r != nil {
+	if r := x.services[req.Target.Service].match(req); r != nil {
 		return r
 	}
 	if hasHost(req.Target.Service) || len(x.paths) == 0 {
 		return nil
 	}
-	return covering(x.paths[servicePath{req.Target.Service, req.Target.Path}], req)
+	return x.paths[servicePath{req.Target.Service, req.Target.Path}].match(req)
 }
 
 // matchName finds a rule for the name that was asked for.
@@ -121,10 +162,10 @@ func (x *index) matchName(req *Request) *rule {
 		return nil
 	}
 	t := &req.Target
-	if r := covering(x.names[hostPort{t.Host, t.Port}], req); r != nil {
+	if r := x.names[hostPort{t.Host, t.Port}].match(req); r != nil {
 		return r
 	}
-	return covering(x.names[hostPort{t.Host, 0}], req)
+	return x.names[hostPort{t.Host, 0}].match(req)
 }
 
 // matchStar finds a rule in which a star stands for the host or its first labels.
@@ -140,10 +181,10 @@ func (x *index) matchStar(req *Request, coverALabels bool) *rule {
 				break
 			}
 			rest = after
-			if r := covering(x.suffixes[hostPort{rest, t.Port}], req); r != nil {
+			if r := x.suffixes[hostPort{rest, t.Port}].match(req); r != nil {
 				return r
 			}
-			if r := covering(x.suffixes[hostPort{rest, 0}], req); r != nil {
+			if r := x.suffixes[hostPort{rest, 0}].match(req); r != nil {
 				return r
 			}
 		}
@@ -151,10 +192,10 @@ func (x *index) matchStar(req *Request, coverALabels bool) *rule {
 	if len(x.ports) == 0 || !coverALabels && hasALabel(t.Host) {
 		return nil
 	}
-	if r := covering(x.ports[t.Port], req); r != nil {
+	if r := x.ports[t.Port].match(req); r != nil {
 		return r
 	}
-	return covering(x.ports[0], req)
+	return x.ports[0].match(req)
 }
 
 func hasALabel(name string) bool {
@@ -172,10 +213,10 @@ func (x *index) matchAddr(req *Request, addr netip.Addr) *rule {
 		if err != nil {
 			return nil
 		}
-		if r := covering(x.prefixes[prefixPort{prefix, req.Target.Port}], req); r != nil {
+		if r := x.prefixes[prefixPort{prefix, req.Target.Port}].match(req); r != nil {
 			return r
 		}
-		if r := covering(x.prefixes[prefixPort{prefix, 0}], req); r != nil {
+		if r := x.prefixes[prefixPort{prefix, 0}].match(req); r != nil {
 			return r
 		}
 	}
@@ -186,9 +227,15 @@ func (x *index) matchAddr(req *Request, addr netip.Addr) *rule {
 func (x *index) matchSpecial(req *Request, addr netip.Addr) *rule {
 	prefix := netip.PrefixFrom(addr, addr.BitLen())
 	for _, port := range [...]uint16{req.Target.Port, 0} {
-		for _, r := range x.prefixes[prefixPort{prefix, port}] {
-			if r.special && r.covers(req) {
-				return r
+		b := x.prefixes[prefixPort{prefix, port}]
+		if b == nil {
+			continue
+		}
+		for _, rules := range [...][]*rule{b.subjects[req.Subject], b.everybody} {
+			for _, r := range rules {
+				if r.special && r.covers(req) {
+					return r
+				}
 			}
 		}
 	}
@@ -203,18 +250,9 @@ func (x *index) mayMatchAddr(req *Request) *rule {
 	}
 	for _, service := range [...]string{"", req.Target.Service} {
 		for _, port := range [...]uint16{req.Target.Port, 0} {
-			if r := covering(x.byAddr[servicePort{service, port}], req); r != nil {
+			if r := x.byAddr[servicePort{service, port}].match(req); r != nil {
 				return r
 			}
-		}
-	}
-	return nil
-}
-
-func covering(rules []*rule, req *Request) *rule {
-	for _, r := range rules {
-		if r.covers(req) {
-			return r
 		}
 	}
 	return nil

@@ -21,7 +21,8 @@ type rule struct {
 	condition string // the part of source for subjects and labels
 }
 
-// covers reports whether the rule speaks of what was asked, its host or path aside.
+// covers reports whether the rule speaks of what was asked. Its host or path and its
+// subjects are for the index to compare.
 func (r *rule) covers(req *Request) bool {
 	t := &req.Target
 	if r.service != t.Service && (r.service != "" || !hasHost(t.Service)) {
@@ -29,11 +30,6 @@ func (r *rule) covers(req *Request) bool {
 	}
 	if r.port != 0 && (t.Port < r.port || t.Port > max(r.port, r.last)) {
 		return false
-	}
-	if len(r.subjects) > 0 {
-		if _, ok := slices.BinarySearch(r.subjects, req.Subject); !ok {
-			return false
-		}
 	}
 	for name, value := range r.labels {
 		if got, ok := req.Labels[name]; !ok || got != value {
