@@ -253,6 +253,19 @@ func TestAGuardedServerLimitsHandshakesAndNothingElse(t *testing.T) {
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, w.StatusCode)
 }
 
+func TestWhoeverWaitsForItsTurnDoesSoWithinTheHandshakeTimeout(t *testing.T) {
+	ca := testca.New(t)
+	l := listen(t, ca.Gateway(), websocket.Config{MaxHandshakesPerSource: 1, HandshakeTimeout: time.Second})
+	conns := make([]net.Conn, 0, 40) // one after the other they would take 40 s
+	for range cap(conns) {
+		conns = append(conns, silent(t, "127.0.0.1", l.Addr()))
+	}
+	deadline := time.Now().Add(patience)
+	for _, conn := range conns {
+		closedWithin(t, conn, time.Until(deadline))
+	}
+}
+
 func TestCloseEndsWhatWaitsForItsTurn(t *testing.T) {
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{MaxHandshakesPerSource: 1, HandshakeTimeout: time.Minute})

@@ -195,6 +195,45 @@ func TestListenDemandsWhatTheCallerForgot(t *testing.T) {
 	require.Error(t, err, "a port that is taken")
 }
 
+func TestWhatGetConfigForClientPicksDemandsAgentsToo(t *testing.T) {
+	ca := testca.New(t)
+	open := ca.Gateway()
+	open.ClientAuth, open.MinVersion = tls.NoClientCert, 0
+	foreign := ca.Gateway() // its ClientCAs are those of the system
+	foreign.ClientCAs = nil
+	for name, c := range map[string]struct {
+		picked *tls.Config
+		agent  bool // may connect
+	}{"lets everybody in": {open, true}, "has no ClientCAs": {foreign, false}, "nothing": {nil, false}} {
+		t.Run(name, func(t *testing.T) {
+			base := &tls.Config{
+				Certificates:       foreign.Certificates,
+				GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.picked, nil },
+			}
+			for form, l := range map[string]*websocket.Listener{
+				"outside": listen(t, base, websocket.Config{}),
+				"inside":  listen(t, anonymous(ca), websocket.Config{InnerTLS: base}),
+			} {
+				d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1")}
+				nobody := &websocket.Dialer{TLSClientConfig: &tls.Config{
+					RootCAs:              ca.Pool(),
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil },
+				}}
+				if form == "inside" {
+					d.OuterTLS, nobody.OuterTLS = outer(ca), outer(ca)
+				}
+				_, err := nobody.Dial(soon(t), urlOf(l.Addr()))
+				require.Error(t, err, form)
+				m, err := d.Dial(soon(t), urlOf(l.Addr()))
+				require.Equal(t, c.agent, err == nil, "%s: %v", form, err)
+				if err == nil {
+					require.NoError(t, m.CloseWithError(transport.NoError, ""))
+				}
+			}
+		})
+	}
+}
+
 func TestAnOwnedSocketServesNothingElse(t *testing.T) {
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{})
