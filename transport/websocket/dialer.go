@@ -58,7 +58,8 @@ type Dialer struct {
 
 // Dial implements transport.Dialer. The gateway is an https:// or wss:// URL; a
 // path in it is kept in front of [Path]. Redirects are not followed. An answer
-// other than a tunnel is a *[HandshakeError].
+// other than a tunnel is a *[HandshakeError]; what fails on the way to the gateway
+// because of a proxy is a *[ProxyError].
 func (d *Dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
 	a, err := d.newAttempt(gateway)
 	if err != nil {

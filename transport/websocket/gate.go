@@ -98,8 +98,9 @@ func (g *gate) enter(conn net.Conn) {
 		g.report(from)
 		return
 	}
+	var victim *guest
 	if full {
-		g.evict()
+		victim = g.evict()
 	}
 	guest := &guest{Conn: conn, gate: g, from: from, until: time.Now().Add(g.cfg.HandshakeTimeout)}
 	guest.timer = time.AfterFunc(g.cfg.HandshakeTimeout, func() { _ = guest.Close() })
@@ -111,8 +112,9 @@ func (g *gate) enter(conn net.Conn) {
 		s.waiting = append(s.waiting, guest)
 	}
 	g.mu.Unlock()
-	if full {
-		g.report(from)
+	if victim != nil {
+		_ = victim.Conn.Close()
+		g.report(victim.from)
 	}
 }
 
@@ -126,8 +128,9 @@ func (g *gate) start(s *source, guest *guest) {
 	}
 }
 
-// evict makes room at the source with the most guests. g.mu is held.
-func (g *gate) evict() {
+// evict makes room at the source with the most guests. It returns the one to close.
+// g.mu is held.
+func (g *gate) evict() *guest {
 	var most *source
 	for _, s := range g.sources {
 		if most == nil || len(s.waiting) > len(most.waiting) ||
@@ -140,7 +143,7 @@ func (g *gate) evict() {
 		victim = most.waiting[n-1]
 	}
 	g.leave(victim)
-	_ = victim.Conn.Close()
+	return victim
 }
 
 // leave ends the visit of a guest, and lets the next of its source begin. g.mu is
