@@ -45,6 +45,25 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
+func FuzzClose(f *testing.F) {
+	f.Add(appendClose(nil, &transport.CloseError{Code: transport.Revoked, Reason: "your key is lost"})[headerSize:])
+	f.Add([]byte("\xff\xff\xff\xff\x00\xc3bell\a"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < codeSize || len(b) > codeSize+maxCloseReason {
+			return
+		}
+		e := parseClose(b)
+		require.True(t, e.Remote)
+		require.LessOrEqual(t, len(e.Reason), maxCloseReason)
+		again := appendClose(nil, e)
+		require.Equal(t, b[:codeSize], again[headerSize:headerSize+codeSize])
+		require.Equal(t, e, parseClose(again[headerSize:]))
+		h, err := parseHeader([headerSize]byte(again))
+		require.NoError(t, err)
+		require.Equal(t, frameHeader{cmdClose, len(again) - headerSize, streamControl}, h)
+	})
+}
+
 // FuzzConnection gives a connection what a peer might send. Whatever that is, the
 // connection ends, holds no more than its limits, and nothing panics.
 func FuzzConnection(f *testing.F) {
