@@ -29,10 +29,14 @@ type carrier struct {
 	// dropsUnread says why what had arrived is lost when the connection breaks before
 	// it was read. Empty means that it is not lost.
 	dropsUnread string
+
+	// exceeds says why many stalled streams hold more than the bound of a process.
+	// Empty means that they do not.
+	exceeds string
 }
 
 var carriers = []carrier{
-	overWebSocket("websocket+smux", websocket.Config{}, 256<<10),
+	overWebSocket("websocket+smux", websocket.Config{}, 256<<10, "smux grants each stream 256 KiB and takes none of it back"),
 	{
 		name: "quic", network: "udp", window: 64 << 10,
 		listen: func(c *tls.Config) (transport.Listener, error) {
@@ -42,6 +46,7 @@ var carriers = []carrier{
 			return &quic.Dialer{TLSClientConfig: c, HandshakeTimeout: 5 * time.Second, Config: quicConfig}
 		},
 		dropsUnread: "quic-go forgets the buffers of a connection that has broken; only a goodbye leaves time to read them",
+		exceeds:     "QUIC grants each stream 64 KiB and takes none of it back (RFC 9000, section 4.1)",
 	},
 }
 
@@ -49,9 +54,9 @@ var carriers = []carrier{
 // for it.
 var quicConfig = quic.Config{IdleTimeout: 5 * time.Second}
 
-func overWebSocket(name string, config websocket.Config, window int) carrier {
+func overWebSocket(name string, config websocket.Config, window int, exceeds string) carrier {
 	return carrier{
-		name: name, network: "tcp", window: window,
+		name: name, network: "tcp", window: window, exceeds: exceeds,
 		listen: func(c *tls.Config) (transport.Listener, error) {
 			return websocket.Listen("127.0.0.1:0", c, config)
 		},

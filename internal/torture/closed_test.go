@@ -17,7 +17,7 @@ import (
 func TestAConnectionThatWasClosedIsNeverACleanEndOfItsStreams(t *testing.T) {
 	onEachCarrier(t, func(t *testing.T, c carrier) {
 		ids := newIdentities(t)
-		inParallel(t, scaled(t, 1000, "rounds"), 8, func(i int) error {
+		inParallel(t, scaled(t, 1000, 100, "rounds"), 8, func(i int) error {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			p, err := connect(ctx, c, ids, nil)
@@ -48,7 +48,7 @@ func TestAMiddleboxThatClosesTheWebSocketIsNeverACleanEnd(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			ids := newIdentities(t)
-			inParallel(t, scaled(t, 1000, "rounds"), 8, func(i int) error {
+			inParallel(t, scaled(t, 1000, 100, "rounds"), 8, func(i int) error {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				var between *middlebox
@@ -83,7 +83,7 @@ func TestAQUICConnectionThatIsClosedIsNeverACleanEnd(t *testing.T) {
 		if c.network != "udp" {
 			continue // there is no QUIC to close
 		}
-		inParallel(t, scaled(t, 1000, "rounds"), 8, func(i int) error {
+		inParallel(t, scaled(t, 1000, 100, "rounds"), 8, func(i int) error {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			raw, m, end, err := rawQUIC(ctx, c, ids, i%2 == 0)
@@ -164,10 +164,12 @@ func rawQUIC(ctx context.Context, c carrier, ids identities, asAgent bool) (_ *q
 		_, err = control.Write([]byte{1}) // ready
 	}
 	d := <-dial
+	if d.err == nil {
+		closers = append(closers, func() { _ = d.m.CloseWithError(transport.NoError, "") })
+	}
 	if err = errors.Join(err, d.err); err != nil {
 		return nil, nil, nil, err
 	}
-	closers = append(closers, func() { _ = d.m.CloseWithError(transport.NoError, "") })
 	return conn, d.m, end, nil
 }
 

@@ -13,7 +13,9 @@ import (
 )
 
 func TestAProcessThatWasKilledIsNeverACleanEnd(t *testing.T) {
+	t.Parallel() // it waits for silence most of the time
 	onEachCarrier(t, func(t *testing.T, c carrier) {
+		t.Parallel()
 		ca := testca.New(t)
 		ids := identities{agent: ca.Agent("agent-1"), gateway: ca.Gateway()}
 		agent, err := credentialsOf(ids.agent, ca.Pool())
@@ -21,7 +23,7 @@ func TestAProcessThatWasKilledIsNeverACleanEnd(t *testing.T) {
 		gateway, err := credentialsOf(ids.gateway, ca.Pool())
 		require.NoError(t, err)
 		busy := make(chan struct{}, 4) // processes at a time; the rest waits for silence
-		inParallel(t, scaled(t, 1000, "rounds"), 250, func(i int) error {
+		inParallel(t, scaled(t, 1000, 100, "rounds"), 250, func(i int) error {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			o := order{Role: "source", Carrier: c.name, Seed: content(i), Size: sizeOf(c, i)}

@@ -23,15 +23,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// scaled is n in a full run and a tenth of it otherwise. The log tells.
-func scaled(tb testing.TB, n int, of string) int {
+// scaled is all in a full run and some otherwise. The log tells.
+func scaled(tb testing.TB, all, some int, of string) int {
 	tb.Helper()
-	some := n
-	if !full {
-		some = max(1, n/10)
+	n := some
+	if full {
+		n = all
 	}
-	tb.Logf("%d of %d %s", some, n, of)
-	return some
+	tb.Logf("%d of %d %s", n, all, of)
+	return n
 }
 
 // patience bounds every wait for what must happen. It only runs out when something

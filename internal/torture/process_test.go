@@ -36,15 +36,16 @@ type order struct {
 
 // question is what a parent asks.
 type question struct {
-	Stall int // streams for each agent to open that nobody reads
+	Stall     int  // streams for each agent to open that nobody reads
+	ResetPeak bool // the next report has the peak from now on
 }
 
 // report is what a child answers.
 type report struct {
 	Addr       string // of the gateway, in its first report
 	RSS, Peak  int64  // bytes, of the process
-	Heap       int64  // bytes in use after a collection
 	Goroutines int
+	Moved      int64 // bytes that were written to streams that nobody reads
 	Err        string
 }
 
@@ -74,6 +75,10 @@ func (o *order) obey(questions *json.Decoder, answers *json.Encoder) error {
 	switch o.Role {
 	case "source":
 		return beSource(carriers[i], ids, o, questions, answers)
+	case "gateway":
+		return beGateway(carriers[i], ids, questions, answers)
+	case "agents":
+		return beAgents(carriers[i], ids, o, questions, answers)
 	}
 	return fmt.Errorf("no role %q", o.Role)
 }
@@ -153,6 +158,14 @@ func (c *child) answer() (report, error) {
 		return r, errors.New(r.Err)
 	}
 	return r, nil
+}
+
+// ask puts a question and waits for the report.
+func (c *child) ask(q question) (report, error) {
+	if err := c.asks.Encode(q); err != nil {
+		return report{}, err
+	}
+	return c.answer()
 }
 
 // kill ends the child as kill -9 does.

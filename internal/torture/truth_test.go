@@ -33,7 +33,7 @@ func TestAStreamThatWasClosedIsWholeAndOneThatWasResetIsNot(t *testing.T) {
 		pairs := manyPairs(t, c, 4)
 		for _, way := range ways {
 			t.Run(way.name, func(t *testing.T) {
-				inParallel(t, scaled(t, 1000, "rounds"), cap(pairs), func(i int) error {
+				inParallel(t, scaled(t, 1000, 100, "rounds"), cap(pairs), func(i int) error {
 					p := <-pairs
 					defer func() { pairs <- p }()
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
