@@ -26,6 +26,9 @@ type loadCommand struct {
 	Seed    uint64
 }
 
+// vias are the ways that a conversation may take.
+var vias = []string{"service", "tcp", "http"}
+
 // load is mixed traffic: flows of our own service, over TCP and over HTTP, of all sizes,
 // some of them with a slow reader.
 type load struct {
@@ -64,12 +67,11 @@ func (l *load) work(ctx context.Context, agent string, rng *rand.Rand) {
 			f.Drag = 20 * time.Millisecond
 		}
 		var moved atomic.Int64
-		var via string
 		var e ending
 		done := l.watch(agent, &moved)
-		switch rng.IntN(3) {
-		case 0:
-			via = "service"
+		via := vias[rng.IntN(len(vias))]
+		switch via {
+		case "service":
 			e = l.converse(f, &moved, func(ctx context.Context) (net.Conn, error) {
 				s, err := l.gateway.Session(agent)
 				if err != nil {
@@ -77,11 +79,9 @@ func (l *load) work(ctx context.Context, agent string, rng *rand.Rand) {
 				}
 				return s.Open(ctx, tunnel.Target{Service: flowService})
 			})
-		case 1:
-			via = "tcp"
+		case "tcp":
 			e = l.converse(f, &moved, func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", tcpAddress) })
 		default:
-			via = "http"
 			corrupt, err := fetch(context.Background(), client, f.Seed, f.Size, &moved)
 			e = ending{Clean: corrupt == "" && err == nil, Corrupt: corrupt, Received: moved.Load()}
 			if err != nil {

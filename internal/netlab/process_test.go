@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,7 @@ type process struct {
 	stdin   io.WriteCloser
 	ended   chan struct{} // closed when the program has ended and all its events are here
 	events  []event
+	dropped int           // events that were there before those
 	changed chan struct{} // closed and replaced by every event
 }
 
@@ -137,14 +139,24 @@ func (p *process) tell(c command) {
 func (p *process) mark() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.events)
+	return p.dropped + len(p.events)
 }
 
 // since returns the events after a mark.
 func (p *process) since(mark int) []event {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]event(nil), p.events[mark:]...)
+	return slices.Clone(p.events[max(0, mark-p.dropped):])
+}
+
+// forget drops the events before a mark, but for the newest, which others may wait for.
+func (p *process) forget(mark int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := min(mark-p.dropped, len(p.events)-1000); n > 0 {
+		p.events = slices.Clone(p.events[n:])
+		p.dropped += n
+	}
 }
 
 // await returns the first event after a mark that is wanted.
@@ -153,7 +165,8 @@ func (p *process) await(mark int, timeout time.Duration, want func(event) bool) 
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		fresh, changed := p.events[mark:], p.changed
+		mark = max(mark, p.dropped)
+		fresh, changed := p.events[mark-p.dropped:], p.changed
 		p.mu.Unlock()
 		for _, e := range fresh {
 			if want(e) {
