@@ -200,7 +200,7 @@ func (l watchedListener) Accept(ctx context.Context) (transport.Mux, error) {
 }
 
 func (n *node) agent(commands *json.Decoder) error {
-	stop, err := privateServices()
+	stop, err := privateServices(func(e ending) { n.say(event{Kind: "flow", Agent: n.Name, Via: "target", Ending: e}) })
 	if err != nil {
 		return err
 	}

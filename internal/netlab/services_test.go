@@ -13,8 +13,8 @@ import (
 )
 
 // privateServices are what an agent's network offers: flows over TCP, and the content of
-// flows over HTTP.
-func privateServices() (stop func(), err error) {
+// flows over HTTP. tell learns how the flows end there.
+func privateServices(tell func(ending)) (stop func(), err error) {
 	tcp, err := net.Listen("tcp", tcpAddress)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func privateServices() (stop func(), err error) {
 					abort(c)
 					return
 				}
-				f.run(c, false, new(atomic.Int64))
+				tell(f.run(c, false, new(atomic.Int64)))
 			}()
 		}
 	}()
