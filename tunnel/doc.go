@@ -36,6 +36,14 @@
 // "example.com/admin", from inside the process; [Gateway.Handle] serves those that
 // agents open to the gateway.
 //
+// # Policy
+//
+// The agent's policy is asked about every stream before its name is resolved and about
+// every address before it is dialled. While a [policy.File] or another [policy.Changer]
+// is in use, each change of it is held against the open streams too: those that it does
+// not allow any more are reset with code Denied. The gateway learns the digest of the
+// policy ([AgentInfo]), not the policy.
+//
 // # Trust
 //
 // The agent trusts the gateway for routing and availability. What a gateway says about

@@ -2,9 +2,12 @@ package tunnel
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 
 	"github.com/outgate/outgate/internal/wire"
@@ -151,10 +154,23 @@ func (a *Agent) enforce(ctx context.Context) {
 	for in, addr := range a.enforcement.open() {
 		r := a.request(in)
 		r.Addr = addr
-		if err := a.dialer.Check(ctx, r); err != nil && ctx.Err() == nil {
+		if err := a.askAgain(ctx, r); err != nil && ctx.Err() == nil {
 			a.withdraw(in, err)
 		}
 	}
+}
+
+// askAgain takes a panic of a product's policy for a denial, as it is where a stream is
+// served.
+func (a *Agent) askAgain(ctx context.Context, r policy.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.counters.panics.Add(1)
+			a.log.Error("panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("internal fault of the policy")
+		}
+	}()
+	return a.dialer.Check(ctx, r)
 }
 
 func (a *Agent) withdraw(in *Incoming, err error) {

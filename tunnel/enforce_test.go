@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,6 +196,38 @@ func TestAChangeDuringTheDialIsNotMissed(t *testing.T) {
 	_, err := f.session(t).Open(t.Context(), tunnel.Target{Service: "tcp", Address: tcpEcho(t)})
 	require.ErrorIs(t, err, transport.Denied)
 	require.ErrorContains(t, err, "closed meanwhile")
+}
+
+// faulty panics when it is asked again.
+type faulty struct {
+	policy.SpecialAllower
+	changed func()
+	broken  atomic.Bool
+}
+
+func (p *faulty) OnChange(f func()) (stop func()) {
+	p.changed = f
+	return func() {}
+}
+
+func (p *faulty) Authorize(context.Context, policy.Request) error {
+	if p.broken.Load() {
+		panic("a bug in a product")
+	}
+	return nil
+}
+
+func TestAPolicyThatPanicsWhenAskedAgainDenies(t *testing.T) {
+	p := &faulty{SpecialAllower: policy.InsecureAllowAll()}
+	f := start(t, nil, &tunnel.Agent{Policy: p})
+	require.NoError(t, f.agent.Handle(echoService, echo))
+	c, err := f.session(t).Open(t.Context(), echoTarget())
+	require.NoError(t, err)
+	defer c.Close()
+	p.broken.Store(true)
+	p.changed()
+	requireWithdrawn(t, c)
+	require.EqualValues(t, 1, f.agent.Stats().Panics)
 }
 
 func TestGatewaysKnowThePolicyByItsDigest(t *testing.T) {
