@@ -170,6 +170,30 @@ func TestAStreamThatWaitsForItsAnswerIsResetToo(t *testing.T) {
 	require.EqualValues(t, 1, f.agent.Stats().Withdrawn)
 }
 
+func TestStreamsThatHaveEndedAreForgotten(t *testing.T) {
+	file := newPolicyFile(t, "enable_access_restrictions: true\nallowed_endpoints: [{service: "+echoService+"}, {service: test.example/nobody}]\n")
+	f := start(t, nil, &tunnel.Agent{Policy: file})
+	require.NoError(t, f.agent.Handle(echoService, echo))
+	s := f.session(t)
+	for range 5 {
+		c, err := s.Open(t.Context(), echoTarget())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		_, err = s.Open(t.Context(), tunnel.Target{Service: "test.example/nobody"})
+		require.ErrorIs(t, err, transport.UnknownService)
+		_, err = s.Open(t.Context(), tunnel.Target{Service: "tcp", Address: "db:1"})
+		require.ErrorIs(t, err, transport.Denied)
+	}
+	require.Eventually(t, func() bool { return f.agent.Stats().Streams == 0 }, 10*time.Second, time.Millisecond)
+	witness, err := s.Open(t.Context(), echoTarget())
+	require.NoError(t, err)
+	defer witness.Close()
+	file.write("enable_access_restrictions: true")
+	require.NoError(t, file.Reload())
+	requireWithdrawn(t, witness)
+	require.EqualValues(t, 1, f.agent.Stats().Withdrawn)
+}
+
 // closing allows a target until it was dialled, and tells nobody that it changed.
 type closing struct {
 	policy.SpecialAllower
