@@ -43,9 +43,14 @@ var carriers = map[string]func(testing.TB) (transport.Listener, transport.Dialer
 // connect is a gateway with one agent over a carrier.
 func connect(tb testing.TB, carrier string) (*tunnel.Gateway, *tunnel.Agent) {
 	tb.Helper()
+	return connectUnder(tb, carrier, policy.InsecureAllowAll())
+}
+
+func connectUnder(tb testing.TB, carrier string, p policy.Policy) (*tunnel.Gateway, *tunnel.Agent) {
+	tb.Helper()
 	ln, dialer, url := carriers[carrier](tb)
 	g := &tunnel.Gateway{}
-	a := &tunnel.Agent{Gateways: []string{url}, Dialer: dialer, Policy: policy.InsecureAllowAll()}
+	a := &tunnel.Agent{Gateways: []string{url}, Dialer: dialer, Policy: p}
 	served, ran := make(chan error, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { served <- g.Serve(ctx, ln) }()

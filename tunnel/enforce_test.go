@@ -114,6 +114,52 @@ func TestATighteningResetsTheStreamsThatItForbids(t *testing.T) {
 	require.EqualValues(t, 4, f.agent.Stats().Withdrawn)
 }
 
+// A stream may be stuck: its caller in a Write that nobody reads, its target silent.
+func TestATighteningReachesEveryStreamOnEveryCarrier(t *testing.T) {
+	for carrier := range carriers {
+		t.Run(carrier, func(t *testing.T) {
+			file := newPolicyFile(t, `{"enable_access_restrictions": true, "allowed_endpoints": [{"endpoint": "127.0.0.1", "allow_special": true}]}`)
+			target, accepted := oneConnection(t)
+			g, a := connectUnder(t, carrier, file)
+			dial := g.Dialer("agent-1", "alice")
+			stuck, err := dial(t.Context(), "tcp", target)
+			require.NoError(t, err)
+			defer stuck.Close()
+			defer (<-accepted).Close()
+			wrote := make(chan error, 1)
+			go func() {
+				var err error
+				for err == nil {
+					_, err = stuck.Write(make([]byte, 64<<10))
+				}
+				wrote <- err
+			}()
+			quiet := tcpEcho(t)
+			var idle []net.Conn
+			for range 50 {
+				c, err := dial(t.Context(), "tcp", quiet)
+				require.NoError(t, err)
+				defer c.Close()
+				idle = append(idle, c)
+			}
+			file.write("enable_access_restrictions: true")
+			began := time.Now()
+			require.NoError(t, file.Reload())
+			for _, c := range idle {
+				requireWithdrawn(t, c)
+			}
+			select {
+			case err := <-wrote:
+				require.ErrorIs(t, err, transport.Denied)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the caller is still in its Write")
+			}
+			t.Logf("%d streams reset after %s", len(idle)+1, time.Since(began).Round(time.Millisecond))
+			require.EqualValues(t, len(idle)+1, a.Stats().Withdrawn)
+		})
+	}
+}
+
 func TestATighteningBreaksTheConnectionToTheTarget(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
