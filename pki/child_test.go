@@ -1,10 +1,16 @@
 package pki_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -58,4 +64,52 @@ func agentChild(ctx context.Context) error {
 		}
 	}
 	return storage.Close()
+}
+
+// gatewayChild is a gateway that waits for an order to begin, says where it is, and
+// takes orders.
+func gatewayChild(ctx context.Context) error {
+	orders := bufio.NewScanner(os.Stdin)
+	if !orders.Scan() { // the order to begin
+		return errors.New("no order")
+	}
+	dir := os.Getenv("CHILD_DIR")
+	store, err := pki.OpenFileStore(filepath.Join(dir, "registry"))
+	if err != nil {
+		return err
+	}
+	signer, cert, err := pki.LoadOrCreateCA(ctx, filepath.Join(dir, "ca"), "test")
+	if err != nil {
+		return err
+	}
+	a := &pki.Authority{Signer: signer, Certificate: cert, Store: store}
+	config, err := a.ServerTLS(tls.VerifyClientCertIfGiven, "127.0.0.1")
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: pki.Handler(a, pki.HandlerConfig{}), TLSConfig: config, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+	}
+	go func() { _ = server.ServeTLS(listener, "", "") }()
+	fmt.Printf("https://%s %s\n", listener.Addr(), pki.PinOf(cert))
+	for orders.Scan() && orders.Text() != "stop" {
+		switch orders.Text() {
+		case "grant":
+			token, err := a.Grant(ctx, pki.Grant{Agent: "edge"})
+			if err != nil {
+				return err
+			}
+			fmt.Println(token.Reveal())
+		case "revoke":
+			if _, err := a.Revoke(ctx, pki.Revocation{Agent: "edge"}); err != nil {
+				return err
+			}
+			fmt.Println("revoked")
+		}
+	}
+	return errors.Join(server.Close(), store.Close())
 }

@@ -121,7 +121,7 @@ func readPrivate(root *os.Root, name string, limit int64) ([]byte, error) {
 func writePrivate(root *os.Root, name string, data []byte) (err error) {
 	var random [8]byte
 	rand.Read(random[:]) // never fails (crypto/rand)
-	temp := tempPrefix + hex.EncodeToString(random[:])
+	temp := tempPrefix + name + "-" + hex.EncodeToString(random[:])
 	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -142,15 +142,15 @@ func writePrivate(root *os.Root, name string, data []byte) (err error) {
 	return syncDir(root)
 }
 
-// removeTemps clears what a crash inside writePrivate left. The caller holds the
-// directory's lock, so that nobody is inside.
-func removeTemps(root *os.Root) error {
+// removeTemps clears what a crash inside writePrivate left of the files whose
+// names begin like this. The caller holds their lock, so that nobody is inside.
+func removeTemps(root *os.Root, name string) error {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
+		if strings.HasPrefix(e.Name(), tempPrefix+name) {
 			if err := root.Remove(e.Name()); err != nil {
 				return err
 			}

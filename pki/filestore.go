@@ -59,6 +59,9 @@ func openFileStore(path string) (_ *FileStore, err error) {
 	if s.lock, err = lock(root, s.name+".lock"); err != nil {
 		return nil, err
 	}
+	if err = removeTemps(root, s.name+"-"); err != nil {
+		return nil, err
+	}
 	switch s.journal, err = openJournal(root, s.name, s.ledger.apply); {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, s.compact()

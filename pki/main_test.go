@@ -29,7 +29,8 @@ import (
 // children are programs that tests start by running this binary with childVariable
 // set to their name.
 var children = map[string]func(ctx context.Context) error{
-	"agent": agentChild,
+	"agent":   agentChild,
+	"gateway": gatewayChild,
 }
 
 const childVariable = "OUTGATE_TEST_CHILD"

@@ -93,7 +93,7 @@ func TestOneTokenMakesOneIdentity(t *testing.T) {
 // their way at once.
 func overHTTP2(t *testing.T, a *pki.Authority, base string) func(pki.Registration) error {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: clientTLS(a), ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100}
+	transport := &http.Transport{TLSClientConfig: clientTLS(a), ForceAttemptHTTP2: true, MaxConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
 	return func(r pki.Registration) error {
 		body, err := json.Marshal(map[string]any{"token": r.Token.Reveal(), "csr": r.CSR})

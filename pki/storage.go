@@ -167,7 +167,7 @@ func openFileStorage(dir string) (_ *FileStorage, err error) {
 	if s.lock, err = lock(root, ".lock"); err != nil {
 		return nil, err
 	}
-	return s, removeTemps(root)
+	return s, removeTemps(root, "")
 }
 
 // Load reads a blob of at most 1 MiB.

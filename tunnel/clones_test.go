@@ -126,7 +126,7 @@ func TestARejectedAgentGetsInWhenItsOldConnectionIsDead(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		require.InDelta(t, 45, tries, 2, "three idle intervals")
+		require.InDelta(t, 21, tries, 2, "what it takes to find an idle peer dead")
 	})
 }
 
