@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outgate/outgate/pki"
+	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/transport/websocket"
 	"github.com/outgate/outgate/tunnel"
 )
@@ -67,7 +68,7 @@ func TestRenewalThroughTheTunnel(t *testing.T) {
 	clock := new(machine)
 	identity := enrollBy(t, a, clock)
 	before := identity.Certificate()
-	agent := &tunnel.Agent{Gateways: []string{base}, Dialer: &websocket.Dialer{TLSClientConfig: identity.ClientTLS()}}
+	agent := &tunnel.Agent{Gateways: []string{base}, Dialers: []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.ServeTLS(registry, "", "") })

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outgate/outgate/internal/wire"
@@ -23,9 +25,16 @@ type Agent struct {
 	// required.
 	Gateways []string
 
-	// Dialer connects to a gateway. Required. Identity and trust are in its TLS
-	// configuration.
-	Dialer transport.Dialer
+	// Dialers are the transports, the preferred one first: usually WebSocket, which
+	// passes everywhere, then QUIC; any order will do. At least one is required.
+	// Identity and trust are in their TLS configurations.
+	//
+	// One works when the gateway has sent its welcome over it. The agent begins with
+	// what worked last at that gateway and tries the others when it fails, unless the
+	// gateway itself has refused. While a less preferred one works, the agent tries
+	// the better ones from time to time, and moves to one that works: the old
+	// connection serves its streams to their end.
+	Dialers []transport.Dialer
 
 	// Policy decides about every stream, by name before it is resolved and by
 	// address before it is dialled. nil denies everything. When a [policy.Changer]
@@ -66,6 +75,11 @@ type Agent struct {
 	// lived for StableAfter, 0 means 60 s.
 	BackoffMin, BackoffMax, StableAfter time.Duration
 
+	// ClimbMin and ClimbMax bound the time between two attempts to get back to a
+	// better transport; it doubles from one to the other, with jitter, and falls back
+	// when the best one has lived for StableAfter. 0 means 1 min and 1 h.
+	ClimbMin, ClimbMax time.Duration
+
 	// MaxPendingOpens is how many streams may wait for a handler's answer or a dial;
 	// more are refused with code Overloaded. 0 means 64.
 	MaxPendingOpens int
@@ -84,9 +98,13 @@ type Agent struct {
 	dialer      *policy.Dialer // the one door to the agent's network
 	enforcement enforcement
 
+	serving sync.WaitGroup // one per connection, also those that another has replaced
+
 	mu      sync.Mutex
-	running chan struct{} // closed when Run returns; nil while it does not run
-	link    *link         // nil while there is no connection
+	running chan struct{}      // closed when Run returns; nil while it does not run
+	closing bool               // Shutdown was called
+	link    *link              // nil while there is no connection
+	ladders map[string]*ladder // by the URL of the gateway
 	status  Status
 	changed chan struct{} // closed and replaced when status.State changes
 }
@@ -107,6 +125,7 @@ type Status struct {
 	State     State
 	Since     time.Time     // when State began
 	Gateway   string        // the URL that is or was last used
+	Rungs     []Rung        // how the transports do there, in the order of Dialers
 	GatewayID string        // from its welcome; empty unless connected
 	RTT       time.Duration // of the last ping; 0 if none was answered on this connection
 	Attempts  int           // failed attempts since the last connection
@@ -156,8 +175,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if len(a.Gateways) == 0 {
 		return errors.New("tunnel: agent: no gateway; set Gateways to a base URL such as https://gateway.example.com")
 	}
-	if a.Dialer == nil {
-		return errors.New("tunnel: agent: no dialer; set Dialer to one of transport/websocket or transport/quic")
+	if len(a.Dialers) == 0 || slices.Contains(a.Dialers, nil) {
+		return errors.New("tunnel: agent: no dialer, or one that is nil; set Dialers to those of transport/websocket and transport/quic")
 	}
 	a.mu.Lock()
 	if a.running != nil {
@@ -167,6 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.running = make(chan struct{})
 	a.mu.Unlock()
 	defer func() {
+		a.serving.Wait()
 		a.handlers.Wait()
 		a.setState(StateIdle, nil)
 		a.mu.Lock()
@@ -182,7 +202,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	pace := backoff{
 		low:    orDefault(a.BackoffMin, 500*time.Millisecond),
 		high:   orDefault(a.BackoffMax, 30*time.Second),
-		stable: orDefault(a.StableAfter, time.Minute),
+		stable: orDefault(a.StableAfter, defaultStableAfter),
 	}
 	for attempt := 0; ; attempt++ {
 		gateway := a.Gateways[attempt%len(a.Gateways)]
@@ -243,101 +263,6 @@ type drainedError struct {
 func (e *drainedError) Error() string { return e.err.Error() }
 func (e *drainedError) Unwrap() error { return e.err }
 
-// connect holds one connection from its dial to its end and returns why it ended.
-func (a *Agent) connect(ctx context.Context, gateway string) error {
-	a.mu.Lock()
-	a.status.Gateway = gateway
-	a.mu.Unlock()
-	a.setState(StateConnecting, nil)
-	l, welcome, err := a.handshake(ctx, gateway)
-	if err != nil {
-		a.mu.Lock()
-		a.status.Attempts++
-		a.mu.Unlock()
-		return err
-	}
-	close(l.welcomed)
-	defer a.join(l)()
-	// The connection ends with Run.
-	defer context.AfterFunc(ctx, func() { l.close(transport.NoError, "the agent is stopping") })()
-	a.mu.Lock()
-	a.link = l
-	a.status.GatewayID = welcome.Gateway
-	a.status.Attempts = 0
-	a.mu.Unlock()
-	a.setState(StateConnected, nil)
-	l.log.Info("connected", "gateway_id", welcome.Gateway)
-	if skew := time.Until(welcome.Time).Abs(); !welcome.Time.IsZero() && skew > time.Minute {
-		l.log.Warn("the clocks of agent and gateway differ; certificates may seem expired: check NTP on both", "skew", skew.Round(time.Second))
-	}
-
-	cause := l.run()
-	a.mu.Lock()
-	a.link = nil
-	a.status.GatewayID = ""
-	a.mu.Unlock()
-	if d := l.peerDrain.Load(); d != nil {
-		return &drainedError{err: cause, within: time.Duration(min(d.WithinMillis, 1<<31)) * time.Millisecond}
-	}
-	return cause
-}
-
-// handshake dials and exchanges hello and welcome.
-func (a *Agent) handshake(ctx context.Context, gateway string) (*link, *wire.Welcome, error) {
-	timeout := orDefault(a.HandshakeTimeout, 10*time.Second)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	mux, err := a.Dialer.Dial(ctx, gateway)
-	if err != nil {
-		return nil, nil, err
-	}
-	fail := func(code transport.Code, err error) (*link, *wire.Welcome, error) {
-		if mux.Context().Err() != nil {
-			err = closeCause(mux) // the gateway's reason says more than a failed read
-		}
-		_ = mux.CloseWithError(code, wire.PrintableReason(err.Error()))
-		return nil, nil, fmt.Errorf("handshake: %w", err)
-	}
-	control, err := mux.OpenStream(ctx)
-	if err != nil {
-		return fail(transport.Internal, err)
-	}
-	defer context.AfterFunc(ctx, func() { _ = control.SetDeadline(longAgo) })()
-	digest := a.digest()
-	err = wire.WriteFrame(control, wire.Frame{Type: wire.TypeHello, Hello: &wire.Hello{
-		Instance: a.instance,
-		Software: a.Software,
-		Services: a.services.names(),
-		Policy:   digest,
-	}})
-	if err != nil {
-		return fail(transport.Internal, err)
-	}
-	frame, err := wire.ReadFrame(control)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("no welcome within %s: %w", timeout, context.Cause(ctx))
-		}
-		return fail(transport.Protocol, err)
-	}
-	if frame.Type != wire.TypeWelcome {
-		return fail(transport.Protocol, fmt.Errorf("the first frame is %q, not welcome", frame.Type))
-	}
-	l := newLink(mux, control, a.log.With("gateway", gateway), linkConfig{
-		agent:       a.Name,
-		liveness:    a.Liveness.withDefaults(),
-		openTimeout: orDefault(a.OpenTimeout, defaultOpenTimeout),
-		maxPending:  int64(orDefault(a.MaxPendingOpens, defaultMaxPending)),
-		services:    &a.services,
-		authorize:   a.authorize,
-		handlers:    &a.handlers,
-		counters:    &a.counters,
-		enforcement: &a.enforcement,
-	})
-	l.announced = digest
-	return l, frame.Welcome, nil
-}
-
 // authorize asks the policy about a stream, before any name is resolved.
 func (a *Agent) authorize(ctx context.Context, in *Incoming) error {
 	if err := checkTarget(ctx, in); err != nil {
@@ -381,7 +306,11 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	st := a.status
+	if ld := a.ladders[st.Gateway]; ld != nil {
+		st.Rungs = ld.snapshot()
+	}
 	if a.link != nil {
+		st.Rungs[a.link.rung].Current = true
 		st.RTT = a.link.roundTrip()
 		st.Draining = a.link.peerDrain.Load() != nil
 	}
@@ -429,10 +358,9 @@ func (a *Agent) WaitConnected(ctx context.Context) error {
 func (a *Agent) Stats() Stats {
 	a.init()
 	st := a.counters.snapshot()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.link != nil {
-		st.Connections, st.Streams = 1, a.link.activeStreams()
+	for _, l := range a.enforcement.connected() {
+		st.Connections++
+		st.Streams += l.activeStreams()
 	}
 	return st
 }
@@ -444,19 +372,22 @@ func (a *Agent) Stats() Stats {
 func (a *Agent) Shutdown(ctx context.Context) error {
 	a.init()
 	a.mu.Lock()
-	l, running := a.link, a.running
+	a.closing = true
+	running := a.running
 	a.mu.Unlock()
-	cut := false
-	if l != nil {
+	var cut atomic.Bool
+	each(a.enforcement.connected(), func(l *link) {
 		l.drain(ctx, wire.Drain{Reason: "the agent is shutting down"})
-		cut = l.activeStreams() > 0
+		if l.activeStreams() > 0 {
+			cut.Store(true)
+		}
 		l.close(transport.Draining, "the agent is shutting down")
-	}
+	})
 	a.stop()
 	if running != nil {
 		<-running
 	}
-	if cut && ctx.Err() != nil {
+	if cut.Load() && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return nil

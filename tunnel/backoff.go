@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// defaultStableAfter is when a connection has proven itself.
+const defaultStableAfter = time.Minute
+
 // backoff paces reconnects: full jitter below a bound that doubles from low to
 // high, and starts again after a connection that lived for stable.
 type backoff struct {

@@ -50,7 +50,7 @@ func connectUnder(tb testing.TB, carrier string, p policy.Policy) (*tunnel.Gatew
 	tb.Helper()
 	ln, dialer, url := carriers[carrier](tb)
 	g := &tunnel.Gateway{}
-	a := &tunnel.Agent{Gateways: []string{url}, Dialer: dialer, Policy: p}
+	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{dialer}, Policy: p}
 	served, ran := make(chan error, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { served <- g.Serve(ctx, ln) }()
@@ -263,7 +263,7 @@ func idleSessions(b *testing.B, carrier string, n int) (stop func()) {
 	served, ran := make(chan error, 1), make(chan error, n)
 	go func() { served <- g.Serve(ctx, ln) }()
 	for range n {
-		a := &tunnel.Agent{Gateways: []string{url}, Dialer: dialer}
+		a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{dialer}}
 		go func() { ran <- a.Run(ctx) }()
 	}
 	for i := range n {

@@ -5,7 +5,7 @@
 //
 //	agent := &tunnel.Agent{
 //		Gateways: []string{"https://gateway.example.com"},
-//		Dialer:   &websocket.Dialer{TLSClientConfig: identity.ClientTLS()},
+//		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
 //		Policy:   rules,
 //	}
 //	err := agent.Run(ctx)
@@ -19,7 +19,7 @@
 //
 // # Life of a connection
 //
-// The agent's Dialer connects, and TLS proves who is who. The agent opens the first
+// One of the agent's Dialers connects, and TLS proves who is who. The agent opens the first
 // stream, the control stream, and says hello; the gateway answers welcome. From then
 // on either side opens streams. The opener of a stream sends a header that names the
 // service, the address and the subject; the other side asks its policy, dials or calls
@@ -28,6 +28,11 @@
 //
 // Both sides ping a silent peer and give it up after three silent intervals
 // ([Liveness]). The agent then reconnects, with random delays that grow.
+//
+// An agent has one or more transports, in order. It begins with the one that worked
+// last, steps down when that fails, and climbs back in the background: a better
+// connection is up and has its welcome before the one in use is drained.
+// [Agent.Status] says which transport is in use, and how the others failed.
 //
 // # Services
 //

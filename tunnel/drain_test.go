@@ -83,12 +83,12 @@ func TestADrainedAgentComesBackWithinTheSpread(t *testing.T) {
 		first := &tunnel.Gateway{DrainSpread: 20 * time.Second}
 		second := &mem.Listener{}
 		var moved atomic.Bool
-		f := start(t, first, &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+		f := start(t, first, &tunnel.Agent{Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 			if moved.Load() {
 				return (&mem.Dialer{Listener: second, Name: "agent-1"}).Dial(ctx, url)
 			}
 			return d.Dial(ctx, url)
-		})})
+		})}})
 		f.session(t)
 		next := &tunnel.Gateway{}
 		served := make(chan error, 1)
@@ -134,7 +134,7 @@ func TestServeEndsWithItsContextAndSessionsLiveOn(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() { served <- g.Serve(ctx, ln) }()
-		f := start(t, nil, &tunnel.Agent{Dialer: &mem.Dialer{Listener: ln, Name: "agent-1"}})
+		f := start(t, nil, &tunnel.Agent{Dialers: []transport.Dialer{&mem.Dialer{Listener: ln, Name: "agent-1"}}})
 		_, err := g.WaitSession(t.Context(), "agent-1")
 		require.NoError(t, err)
 		cancel()

@@ -40,7 +40,7 @@ func ExampleAgent() {
 	go identity.Run(ctx, registrar) // renews the certificate
 	agent := &tunnel.Agent{
 		Gateways: []string{"https://gateway.example.com"},
-		Dialer:   &websocket.Dialer{TLSClientConfig: identity.ClientTLS()},
+		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
 		Policy:   rules, // what may be reached: see policy.Parse
 	}
 	log.Fatal(agent.Run(ctx))
@@ -76,7 +76,7 @@ func demo(agent *tunnel.Agent) (*tunnel.Gateway, func()) {
 	gateway := &tunnel.Gateway{}
 	go gateway.Serve(ctx, listener)
 	agent.Gateways = []string{"https://gateway.example.com"}
-	agent.Dialer = &mem.Dialer{Listener: listener, Name: "agent-1"}
+	agent.Dialers = []transport.Dialer{&mem.Dialer{Listener: listener, Name: "agent-1"}}
 	go agent.Run(ctx)
 	if _, err := gateway.WaitSession(ctx, "agent-1"); err != nil {
 		log.Fatal(err)

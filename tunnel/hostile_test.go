@@ -268,7 +268,7 @@ func TestAHostileGatewayGetsNothingButTheAgentsReconnect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ln := &mem.Listener{}
-				a := &tunnel.Agent{Gateways: []string{"https://g"}, Dialer: &mem.Dialer{Listener: ln}}
+				a := &tunnel.Agent{Gateways: []string{"https://g"}, Dialers: []transport.Dialer{&mem.Dialer{Listener: ln}}}
 				ctx, cancel := context.WithCancel(t.Context())
 				ran := make(chan error, 1)
 				go func() { ran <- a.Run(ctx) }()
@@ -295,7 +295,7 @@ func TestPayloadBeforeTheReplyIsRefused(t *testing.T) {
 		ln := &mem.Listener{}
 		a := &tunnel.Agent{
 			Gateways: []string{"https://g"},
-			Dialer:   &mem.Dialer{Listener: ln},
+			Dialers:  []transport.Dialer{&mem.Dialer{Listener: ln}},
 			Policy:   policy.InsecureAllowAll(),
 			Resolver: fakeResolver(func(ctx context.Context, _ string) ([]netip.Addr, error) {
 				<-ctx.Done()

@@ -63,6 +63,9 @@ type link struct {
 
 	welcomed chan struct{} // closed when streams may be opened
 
+	rung      int    // of the agent's ladder; set at the agent only, as the next
+	gatewayID string // from the welcome
+
 	pending atomic.Int64
 	tasks   sync.WaitGroup // the link's own goroutines
 }
@@ -311,6 +314,32 @@ func (l *link) drain(ctx context.Context, d wire.Drain) {
 	if err := l.writeControl(wire.Frame{Type: wire.TypeDrain, Drain: &d}); err != nil {
 		return // the write has ended the connection
 	}
+	l.awaitIdle(ctx)
+}
+
+// retireGrace is how long streams are still accepted on a connection that another one
+// has replaced: the peer may not know yet.
+const retireGrace = 5 * time.Second
+
+// retire is drain for a connection that another one has replaced, and refuses nothing
+// that the peer may still have opened in good faith.
+func (l *link) retire(ctx context.Context) {
+	if err := l.writeControl(wire.Frame{Type: wire.TypeDrain, Drain: &wire.Drain{Reason: "the agent has moved to a better transport"}}); err != nil {
+		return // the write has ended the connection
+	}
+	grace := time.NewTimer(retireGrace)
+	defer grace.Stop()
+	select {
+	case <-grace.C:
+	case <-ctx.Done():
+	case <-l.mux.Context().Done():
+	}
+	l.draining.Store(true)
+	l.awaitIdle(ctx)
+}
+
+// awaitIdle returns when no stream is open, the connection has ended, or ctx has.
+func (l *link) awaitIdle(ctx context.Context) {
 	for {
 		l.mu.Lock()
 		if l.active == 0 {

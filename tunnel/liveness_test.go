@@ -19,12 +19,12 @@ import (
 // the session then ends.
 func once() *tunnel.Agent {
 	var dialed atomic.Bool
-	return &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+	return &tunnel.Agent{Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 		if dialed.Swap(true) {
 			return nil, errors.New("once is enough")
 		}
 		return d.Dial(ctx, url)
-	})}
+	})}}
 }
 
 func TestASilentPeerIsNoticedWithinNineSecondsWhileAStreamIsOpen(t *testing.T) {
@@ -102,7 +102,7 @@ func TestTheAgentNoticesADeadGatewayToo(t *testing.T) {
 func TestAPingThatCannotLeaveDoesNotDelayTheVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dialed, stuck atomic.Bool
-		agent := &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+		agent := &tunnel.Agent{Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 			if dialed.Swap(true) {
 				return nil, errors.New("once is enough")
 			}
@@ -111,7 +111,7 @@ func TestAPingThatCannotLeaveDoesNotDelayTheVerdict(t *testing.T) {
 				return nil, err
 			}
 			return stuckMux{mux, &stuck}, nil
-		})}
+		})}}
 		// This gateway would wait for an hour: what ends is the agent's doing.
 		f := start(t, &tunnel.Gateway{Liveness: tunnel.Liveness{Idle: time.Hour, Busy: time.Hour}}, agent)
 		require.NoError(t, f.agent.Handle(echoService, echo))

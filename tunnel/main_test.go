@@ -39,11 +39,16 @@ func start(t testing.TB, gateway *tunnel.Gateway, agent *tunnel.Agent) *fixture 
 	}
 	f := &fixture{gateway: gateway, agent: agent, listener: &mem.Listener{}, ran: make(chan error, 1)}
 	f.dialer = &mem.Dialer{Listener: f.listener, Name: "agent-1"}
-	switch d := agent.Dialer.(type) {
-	case nil:
-		agent.Dialer = f.dialer
-	case through:
-		agent.Dialer = dialFunc(func(ctx context.Context, url string) (transport.Mux, error) { return d(ctx, url, f.dialer) })
+	if agent.Dialers == nil {
+		agent.Dialers = []transport.Dialer{f.dialer}
+	}
+	for i, d := range agent.Dialers {
+		switch d := d.(type) {
+		case through:
+			agent.Dialers[i] = d.over(f.dialer)
+		case named:
+			agent.Dialers[i] = named{d.name, d.Dialer.(through).over(f.dialer)}
+		}
 	}
 	if agent.Gateways == nil {
 		agent.Gateways = []string{"https://gateway.example.com"}
@@ -80,6 +85,18 @@ func (f dialFunc) Dial(ctx context.Context, gateway string) (transport.Mux, erro
 type through func(ctx context.Context, gateway string, d *mem.Dialer) (transport.Mux, error)
 
 func (f through) Dial(context.Context, string) (transport.Mux, error) { panic("start replaces it") }
+
+func (f through) over(d *mem.Dialer) transport.Dialer {
+	return dialFunc(func(ctx context.Context, url string) (transport.Mux, error) { return f(ctx, url, d) })
+}
+
+// named is a through with a name.
+type named struct {
+	name string
+	transport.Dialer
+}
+
+func (n named) String() string { return n.name }
 
 type none struct{ policy.Policy }
 

@@ -39,10 +39,10 @@ func TestAnAgentsOwnAddressesAreOnTheDenyFloor(t *testing.T) {
 			Gateways:     []string{"https://gateway.example.com", "https://203.0.113.3:8443"},
 			OwnListeners: []net.Addr{tcpAt("198.51.100.4:9100"), &net.UDPAddr{IP: net.ParseIP("2001:db8::4"), Port: 53}, tcpAt("[::]:9101"), &net.UnixAddr{Name: "/x"}},
 			DialTimeout:  50 * time.Millisecond,
-			Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+			Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 				mux, err := d.Dial(ctx, url)
 				return at{mux, tcpAt("[::ffff:192.0.2.7]:443")}, err
-			}),
+			})},
 			Resolver: fakeResolver(func(context.Context, string) ([]netip.Addr, error) {
 				return []netip.Addr{netip.MustParseAddr("192.0.2.7")}, nil
 			}),

@@ -44,7 +44,7 @@ func TestReconnectsSlowDownAndStartAgainAfterAStableConnection(t *testing.T) {
 			last  time.Time
 			count int
 		)
-		f := start(t, nil, &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+		f := start(t, nil, &tunnel.Agent{Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 			if !last.IsZero() {
 				gaps = append(gaps, time.Since(last))
 			}
@@ -55,7 +55,7 @@ func TestReconnectsSlowDownAndStartAgainAfterAStableConnection(t *testing.T) {
 			}
 			up = true
 			return d.Dial(ctx, url)
-		})})
+		})}})
 		s := f.session(t)
 		require.Len(t, gaps, 40)
 		bound, longest := 500*time.Millisecond, time.Duration(0)
@@ -79,12 +79,12 @@ func TestTheNextGatewayIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil, &tunnel.Agent{
 			Gateways: []string{"https://down.example.com", "https://up.example.com"},
-			Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+			Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 				if url != "https://up.example.com" {
 					return nil, errors.New("down")
 				}
 				return d.Dial(ctx, url)
-			}),
+			})},
 		})
 		f.session(t)
 		synctest.Wait()
@@ -106,9 +106,9 @@ func TestAPermanentErrorEndsRun(t *testing.T) {
 	want := errors.New("wrong pin")
 	a := &tunnel.Agent{
 		Gateways: []string{"https://gateway.example.com"},
-		Dialer: dialFunc(func(context.Context, string) (transport.Mux, error) {
+		Dialers: []transport.Dialer{dialFunc(func(context.Context, string) (transport.Mux, error) {
 			return nil, permanentError{want}
-		}),
+		})},
 	}
 	require.ErrorIs(t, a.Run(t.Context()), want)
 	require.Equal(t, tunnel.StateIdle, a.Status().State)
@@ -118,7 +118,7 @@ func TestARevokedAgentDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		accepted := make(chan transport.Mux, 1)
 		f := start(t, &tunnel.Gateway{Identify: func(tls.ConnectionState) (string, error) { return "agent-1", nil }},
-			&tunnel.Agent{Dialer: dialFunc(func(ctx context.Context, url string) (transport.Mux, error) {
+			&tunnel.Agent{Dialers: []transport.Dialer{dialFunc(func(ctx context.Context, url string) (transport.Mux, error) {
 				// A second gateway behind the same name, which this test plays itself.
 				own := &mem.Listener{}
 				m, err := (&mem.Dialer{Listener: own}).Dial(ctx, url)
@@ -128,7 +128,7 @@ func TestARevokedAgentDoesNotComeBack(t *testing.T) {
 				theirs, err := own.Accept(ctx)
 				accepted <- theirs
 				return m, err
-			})})
+			})}})
 		gateway := <-accepted
 		require.NoError(t, gateway.CloseWithError(transport.Revoked, "the certificate was revoked"))
 		err := <-f.ran
@@ -146,13 +146,13 @@ func TestTheServersRetryDelayIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := false
 		began := time.Now()
-		f := start(t, nil, &tunnel.Agent{Dialer: through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
+		f := start(t, nil, &tunnel.Agent{Dialers: []transport.Dialer{through(func(ctx context.Context, url string, d *mem.Dialer) (transport.Mux, error) {
 			if !refused {
 				refused = true
 				return nil, busyError{errors.New("503")}
 			}
 			return d.Dial(ctx, url)
-		})})
+		})}})
 		f.session(t)
 		require.GreaterOrEqual(t, time.Since(began), 20*time.Second)
 		require.LessOrEqual(t, time.Since(began), 21*time.Second)
@@ -163,7 +163,7 @@ func TestRunRefusesAnAgentThatCannotWork(t *testing.T) {
 	err := (&tunnel.Agent{}).Run(t.Context())
 	require.ErrorContains(t, err, "set Gateways")
 	err = (&tunnel.Agent{Gateways: []string{"https://g"}}).Run(t.Context())
-	require.ErrorContains(t, err, "set Dialer")
+	require.ErrorContains(t, err, "set Dialers")
 }
 
 func TestRunReturnsTheCauseOfItsContext(t *testing.T) {
@@ -172,10 +172,10 @@ func TestRunReturnsTheCauseOfItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		a := &tunnel.Agent{
 			Gateways: []string{"https://gateway.example.com"},
-			Dialer: dialFunc(func(ctx context.Context, _ string) (transport.Mux, error) {
+			Dialers: []transport.Dialer{dialFunc(func(ctx context.Context, _ string) (transport.Mux, error) {
 				<-ctx.Done()
 				return nil, context.Cause(ctx)
-			}),
+			})},
 		}
 		ran := make(chan error, 1)
 		go func() { ran <- a.Run(ctx) }()
@@ -188,9 +188,9 @@ func TestRunReturnsTheCauseOfItsContext(t *testing.T) {
 
 func TestWaitConnectedSaysWhyItWaitedInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, nil, &tunnel.Agent{Dialer: dialFunc(func(context.Context, string) (transport.Mux, error) {
+		f := start(t, nil, &tunnel.Agent{Dialers: []transport.Dialer{dialFunc(func(context.Context, string) (transport.Mux, error) {
 			return nil, errors.New("no route to the gateway")
-		})})
+		})}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := f.agent.WaitConnected(ctx)

@@ -76,7 +76,7 @@ func (f *fleet) revoke(tb testing.TB, name string) time.Duration {
 	identity, err := pki.Enroll(tb.Context(), new(pki.MemoryStorage), f.authority, pki.Registration{Token: token})
 	require.NoError(tb, err)
 	dialer := f.dialer(identity.ClientTLS())
-	agent := &tunnel.Agent{Gateways: []string{f.url}, Dialer: dialer, Policy: policy.InsecureAllowAll()}
+	agent := &tunnel.Agent{Gateways: []string{f.url}, Dialers: []transport.Dialer{dialer}, Policy: policy.InsecureAllowAll()}
 	require.NoError(tb, agent.Handle(sourceService, tunnel.HandlerFunc(func(_ context.Context, in *tunnel.Incoming) {
 		stream, err := in.Accept(nil)
 		if err != nil {

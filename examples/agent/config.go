@@ -74,10 +74,10 @@ func parseConfig(text []byte) (*config, error) {
 	}
 	switch c.Transport {
 	case "":
-		c.Transport = "websocket"
-	case "websocket", "quic":
+		c.Transport = "auto"
+	case "auto", "websocket", "quic":
 	default:
-		return nil, fmt.Errorf("transport %q: use websocket or quic", c.Transport)
+		return nil, fmt.Errorf("transport %q: use auto, websocket or quic", c.Transport)
 	}
 	if len(c.Gateways) == 0 {
 		return nil, errors.New(`no gateways; add gateways: ["https://gateway.example.com:8443"]`)

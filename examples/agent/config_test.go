@@ -43,7 +43,7 @@ func TestConfigReadsAllItsKeys(t *testing.T) {
 func TestConfigDefaults(t *testing.T) {
 	c, err := parseConfig([]byte("gateways: [https://gateway.example.com]\nstate_dir: state\n"))
 	require.NoError(t, err)
-	assert.Equal(t, "websocket", c.Transport)
+	assert.Equal(t, "auto", c.Transport)
 	assert.Equal(t, slog.LevelInfo, c.LogLevel)
 	assert.Nil(t, c.rules, "no policy is no policy")
 }
@@ -62,7 +62,7 @@ func TestConfigErrorsNameTheLineOfTheFile(t *testing.T) {
 		{"wrong type", base + "name: [x]", "line 3"},
 		{"no gateway", "state_dir: state", "no gateways"},
 		{"no state", "gateways: [https://gateway.example.com]", "no state_dir"},
-		{"unknown transport", base + "transport: carrier-pigeon", "use websocket or quic"},
+		{"unknown transport", base + "transport: carrier-pigeon", "use auto, websocket or quic"},
 		{"bad pin", base + "pins: [sha1:00]", "must begin with"},
 		{"bad level", base + "log_level: loud", "unknown name"},
 		{"pins and authority", base + "ca_file: ca.pem\npins: [\"sha256:" + strings.Repeat("ab", 32) + "\"]", "keep one"},

@@ -7,7 +7,7 @@
 // use. Paths in it are relative to its own folder.
 //
 //	gateways: ["https://gateway.example.com:8443"] # the next one is tried when one fails
-//	transport: websocket      # or quic
+//	transport: auto           # or websocket, or quic
 //	pins: ["sha256:..."]      # what "gateway pin" prints; without pins and ca_file: the system's roots
 //	ca_file: ca.pem           # instead of pins
 //	name: db-1                # empty: the name in the token, or one from the gateway

@@ -35,7 +35,7 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 
 	agent := &tunnel.Agent{
 		Gateways: c.Gateways,
-		Dialer:   &dialer{identity: id, transport: c.Transport},
+		Dialers:  c.dialers(id),
 		Name:     id.Agent(),
 		Software: "outgate-agent/" + version(),
 		Logger:   log,
@@ -72,16 +72,32 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 	return nil
 }
 
-// dialer dials with the newest certificate and the newest roots.
-type dialer struct {
-	identity  *pki.Identity
-	transport string
+// dialers are the transports that the configuration asks for, the preferred one first.
+func (c *config) dialers(id *pki.Identity) []transport.Dialer {
+	ws := dialer{"websocket", func(ctx context.Context, gateway string) (transport.Mux, error) {
+		return (&websocket.Dialer{TLSClientConfig: id.ClientTLS(), Proxy: http.ProxyFromEnvironment}).Dial(ctx, gateway)
+	}}
+	udp := dialer{"quic", func(ctx context.Context, gateway string) (transport.Mux, error) {
+		return (&quic.Dialer{TLSClientConfig: id.ClientTLS()}).Dial(ctx, gateway)
+	}}
+	switch c.Transport {
+	case "websocket":
+		return []transport.Dialer{ws}
+	case "quic":
+		return []transport.Dialer{udp}
+	default:
+		return []transport.Dialer{ws, udp}
+	}
 }
 
-func (d *dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
-	config := d.identity.ClientTLS()
-	if d.transport == "quic" {
-		return (&quic.Dialer{TLSClientConfig: config}).Dial(ctx, gateway)
-	}
-	return (&websocket.Dialer{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment}).Dial(ctx, gateway)
+// dialer dials with the newest certificate and the newest roots.
+type dialer struct {
+	name string
+	dial func(ctx context.Context, gateway string) (transport.Mux, error)
+}
+
+func (d dialer) String() string { return d.name }
+
+func (d dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
+	return d.dial(ctx, gateway)
 }

@@ -207,7 +207,7 @@ func (n *node) agent(commands *json.Decoder) error {
 	defer stop()
 	a := &tunnel.Agent{
 		Gateways:   []string{"https://" + n.Gateway.String()},
-		Dialer:     watchedDialer{n.carrier.dialer(n.tls), n},
+		Dialers:    []transport.Dialer{watchedDialer{n.carrier.dialer(n.tls), n}},
 		Policy:     policy.InsecureAllowAll(),
 		Name:       n.Name,
 		BackoffMax: n.BackoffMax,

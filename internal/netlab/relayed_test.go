@@ -14,6 +14,7 @@ import (
 	"github.com/outgate/outgate/internal/testca"
 	"github.com/outgate/outgate/internal/testnet"
 	"github.com/outgate/outgate/policy"
+	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/tunnel"
 )
 
@@ -33,7 +34,7 @@ func tunnelThrough[R relay](t *testing.T, c carrier, start func(tb testing.TB, t
 	g := &tunnel.Gateway{}
 	a := &tunnel.Agent{
 		Gateways:   []string{"https://" + r.Addr()},
-		Dialer:     c.dialer(ca.Agent("agent-1")),
+		Dialers:    []transport.Dialer{c.dialer(ca.Agent("agent-1"))},
 		Policy:     policy.InsecureAllowAll(),
 		BackoffMax: 100 * time.Millisecond,
 	}

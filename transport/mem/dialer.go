@@ -30,6 +30,9 @@ type Dialer struct {
 	carriers
 }
 
+// String names the transport, for people and in the status of an agent.
+func (d *Dialer) String() string { return "mem" }
+
 // Dial connects to d.Listener; the URL is not looked at. The connection works
 // before the Listener has accepted it. ctx bounds the wait for a place in the
 // backlog. A closed Listener refuses with an error that matches

@@ -43,6 +43,9 @@ type Dialer struct {
 	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
 }
 
+// String names the transport, for people and in the status of an agent.
+func (d *Dialer) String() string { return "quic" }
+
 // Dial connects to the gateway at a URL https://host:port or quic://host:port;
 // the port is a UDP port and 443 if left out. A path is ignored, so the URL can
 // be one that other transports use, too.

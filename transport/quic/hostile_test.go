@@ -161,7 +161,6 @@ func TestEveryAddressMayBeValidated(t *testing.T) {
 }
 
 func TestHalfHandshakesLoseTheirPlaceInTime(t *testing.T) {
-	t.Parallel() // it waits most of the time
 	ca := testca.New(t)
 	l := listen(t, ca, quic.ListenConfig{MaxHandshakes: 2, HandshakeTimeout: time.Second})
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}

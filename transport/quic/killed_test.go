@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,15 +96,15 @@ func TestWhatAKilledProcessHadSentIsReadBeforeTheError(t *testing.T) {
 	require.NoError(t, err)
 	witness, _ := connect(t, l, &quic.Dialer{TLSClientConfig: agent})
 	chain := witness.ConnectionState().VerifiedChains[0]
-	const streams = 125
+	const streams = 64
 	d := doomed{
 		Gateway:     urlOf(l.Addr()),
 		Certificate: agent.Certificates[0].Certificate[0],
 		Key:         key,
 		CAs:         chain[len(chain)-1].Raw,
-		Connections: 8,
+		Connections: 4,
 		Streams:     streams,
-		Payload:     bytes.Repeat([]byte("0123456789"), 1000),
+		Payload:     bytes.Repeat([]byte("0123456789"), 300),
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -144,10 +145,13 @@ func TestWhatAKilledProcessHadSentIsReadBeforeTheError(t *testing.T) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "written\n", line)
-	<-time.After(500 * time.Millisecond) // the last packets are under way; a loss would be no lie
+	<-time.After(500 * time.Millisecond) // the last packets are under way
 	kill()
 
-	var readers sync.WaitGroup
+	var (
+		readers sync.WaitGroup
+		total   atomic.Int64
+	)
 	for i, a := range arrived {
 		readers.Go(func() {
 			defer a.stream.Close()
@@ -156,8 +160,11 @@ func TestWhatAKilledProcessHadSentIsReadBeforeTheError(t *testing.T) {
 			}
 			got, err := io.ReadAll(a.stream)
 			assert.ErrorIs(t, err, transport.Timeout)
-			assert.True(t, bytes.Equal(d.Payload, got), "%d of %d bytes", len(got), len(d.Payload))
+			assert.True(t, bytes.HasPrefix(d.Payload, got))
+			total.Add(int64(len(got)))
 		})
 	}
 	readers.Wait()
+	// What the kernel dropped nobody sends again. There is no reason to drop much.
+	assert.Greater(t, total.Load(), int64(len(arrived)*len(d.Payload)*9/10))
 }

@@ -56,6 +56,9 @@ type Dialer struct {
 	Config Config
 }
 
+// String names the transport, for people and in the status of an agent.
+func (d *Dialer) String() string { return "websocket" }
+
 // Dial implements transport.Dialer. The gateway is an https:// or wss:// URL; a
 // path in it is kept in front of [Path]. Redirects are not followed. An answer
 // other than a tunnel is a *[HandshakeError]; what fails on the way to the gateway

@@ -18,6 +18,7 @@ import (
 
 	"github.com/outgate/outgate/pki"
 	"github.com/outgate/outgate/policy"
+	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/transport/websocket"
 	"github.com/outgate/outgate/tunnel"
 )
@@ -76,7 +77,7 @@ func run(ctx context.Context) (err error) {
 	}
 	agent := &tunnel.Agent{
 		Gateways: []string{*gateway},
-		Dialer:   &websocket.Dialer{TLSClientConfig: identity.ClientTLS()},
+		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
 		Policy:   rules,
 		Name:     identity.Agent(),
 	}

@@ -68,7 +68,7 @@ func start(t *testing.T, pg *pgtest.Server, carrier func(*gateway, *pki.Identity
 	url, dialer := carrier(g, identity)
 	agent := &tunnel.Agent{
 		Gateways: []string{url},
-		Dialer:   dialer,
+		Dialers:  []transport.Dialer{dialer},
 		Policy:   rules,
 		Name:     agentName,
 		Resolver: privateDNS{pgtest.Name: netip.MustParseAddr(pg.Host)},
