@@ -80,9 +80,15 @@ type Agent struct {
 	// when the best one has lived for StableAfter. 0 means 1 min and 1 h.
 	ClimbMin, ClimbMax time.Duration
 
-	// MaxPendingOpens is how many streams may wait for a handler's answer or a dial;
-	// more are refused with code Overloaded. 0 means 64.
+	// MaxPendingOpens is how many streams may wait for their turn, a handler's answer
+	// or a dial; more are refused with code Overloaded. 0 means 64.
 	MaxPendingOpens int
+
+	// MaxOpensPerSecond is how many streams a gateway may open per second on one
+	// connection, and at once after a quiet second; more wait for their turn. A
+	// gateway that is a busy product needs more than the default. 0 means 200, a
+	// negative value no limit.
+	MaxOpensPerSecond int
 
 	Logger *slog.Logger // nil is silent
 

@@ -50,7 +50,7 @@ func connectUnder(tb testing.TB, carrier string, p policy.Policy) (*tunnel.Gatew
 	tb.Helper()
 	ln, dialer, url := carriers[carrier](tb)
 	g := &tunnel.Gateway{}
-	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{dialer}, Policy: p}
+	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{dialer}, Policy: p, MaxOpensPerSecond: -1}
 	served, ran := make(chan error, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { served <- g.Serve(ctx, ln) }()

@@ -68,6 +68,11 @@ type Gateway struct {
 	// answer; more are refused with code Overloaded. 0 means 64.
 	MaxPendingOpens int
 
+	// MaxOpensPerSecond is how many streams an agent may open per second on one
+	// connection, and at once after a quiet second; more wait for their turn as part of
+	// MaxPendingOpens. 0 means 200, a negative value no limit.
+	MaxOpensPerSecond int
+
 	// DrainSpread is the time over which Shutdown asks agents to spread their
 	// reconnects; 0 means 5 s.
 	DrainSpread time.Duration
@@ -259,6 +264,7 @@ func (g *Gateway) handshake(mux transport.Mux) (*link, *wire.Hello, error) {
 		liveness:    g.Liveness.withDefaults(),
 		openTimeout: orDefault(g.OpenTimeout, defaultOpenTimeout),
 		maxPending:  int64(orDefault(g.MaxPendingOpens, defaultMaxPending)),
+		opensPerSec: opensPerSecond(g.MaxOpensPerSecond),
 		services:    &g.services,
 		authorize:   checkTarget,
 		handlers:    &g.handlers,

@@ -67,6 +67,8 @@ type link struct {
 	gatewayID string // from the welcome
 
 	pending atomic.Int64
+	opens   rate           // of streams that the peer opens
+	floods  flood          // of those that were refused
 	tasks   sync.WaitGroup // the link's own goroutines
 }
 
@@ -78,6 +80,7 @@ type linkConfig struct {
 	liveness    Liveness
 	openTimeout time.Duration
 	maxPending  int64
+	opensPerSec int
 	services    *services
 	authorize   func(ctx context.Context, in *Incoming) error
 	handlers    *sync.WaitGroup // goroutines that run handlers; outlives the link
@@ -93,6 +96,7 @@ func newLink(mux transport.Mux, control transport.Stream, log *slog.Logger, cfg 
 		cfg:      cfg,
 		kick:     make(chan struct{}, 1),
 		welcomed: make(chan struct{}),
+		opens:    rate{perSecond: cfg.opensPerSec},
 		heard:    time.Now(),
 	}
 }
@@ -176,7 +180,10 @@ func (l *link) serve(stream transport.Stream) {
 	header, err := l.readHeader(stream)
 	if err != nil {
 		if l.mux.Context().Err() == nil {
-			l.log.Warn("refused a stream: bad header", "error", err)
+			l.floods.warn(l.log, "refused a stream: bad header", "error", err)
+		}
+		if l.opens.take(time.Now()) > 0 {
+			l.sleep(penalty)
 		}
 		_ = stream.Reset(transport.Protocol)
 		return
@@ -186,9 +193,10 @@ func (l *link) serve(stream transport.Stream) {
 	l.cfg.enforcement.track(in)
 	log := l.log.With("request_id", in.Target.RequestID, "target", in.Target.String(), "subject", in.Target.Subject)
 	if l.pending.Add(1) > l.cfg.maxPending {
-		l.cfg.counters.rejected.Add(1)
-		log.Warn("refused a stream: too many wait for an answer", "limit", l.cfg.maxPending, "field", "MaxPendingOpens")
-		_ = in.Reject(transport.Overloaded, fmt.Sprintf("%d streams wait for an answer already", l.cfg.maxPending))
+		l.overloaded(in, log)
+		return
+	}
+	if wait := l.opens.take(time.Now()); wait > 0 && !l.sleep(wait) {
 		return
 	}
 	l.dispatch(in, log)
