@@ -21,7 +21,8 @@ type carrier struct {
 
 // carriers are all that a tunnel can use.
 var carriers = []carrier{
-	overWebSocket("websocket", websocket.Config{}),
+	overWebSocket("smux", websocket.Config{Multiplexer: websocket.Smux}),
+	overWebSocket("native", websocket.Config{Multiplexer: websocket.Native}),
 	{
 		name: "quic",
 		udp:  true,

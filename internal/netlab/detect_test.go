@@ -213,7 +213,7 @@ func (s *scene) broken(side *process, mark int, agent string, flows []flow, bega
 }
 
 func TestAgentsNoticeADeadGateway(t *testing.T) {
-	agents, rounds := 4, 1
+	agents, rounds := 2, 1
 	if full() {
 		agents, rounds = 16, 2
 	}

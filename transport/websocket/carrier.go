@@ -61,8 +61,12 @@ func (c *wsCarrier) Read(p []byte) (int, error) {
 		if err == io.EOF { // as it is: the end of the message
 			c.message, err = nil, nil
 		}
-		if n > 0 || err != nil {
-			return n, err
+		if err != nil {
+			// The library does not undo the mask of a piece that broke off.
+			return 0, err
+		}
+		if n > 0 {
+			return n, nil
 		}
 	}
 }
