@@ -107,9 +107,7 @@ func (a *attempt) start(ctx context.Context, over *wsCarrier, spoken protocol, r
 	if a.inner == nil {
 		return spoken.start(over, true, rtt, state, a.cfg)
 	}
-	c := a.inner.Clone()
-	c.NextProtos = []string{spoken.subprotocol}
-	inside, err := newInnerCarrier(ctx, over, tls.Client, c, spoken.subprotocol)
+	inside, err := newInnerCarrier(ctx, over, tls.Client, a.inner, spoken.subprotocol)
 	if err != nil {
 		return nil, err
 	}

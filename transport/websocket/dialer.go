@@ -104,7 +104,7 @@ func (d *Dialer) newAttempt(gateway string) (*attempt, error) {
 		return a, err
 	}
 	a.outer = clientTLS(d.OuterTLS, http1)
-	if a.inner, err = agentTLS(d.TLSClientConfig); err == nil && a.inner.ServerName == "" {
+	if a.inner, err = agentTLS(d.TLSClientConfig, subprotocols(a.speaks)...); err == nil && a.inner.ServerName == "" {
 		a.inner.ServerName = target.Hostname()
 	}
 	return a, err

@@ -22,9 +22,9 @@ type innerCarrier struct {
 	ws   *wsCarrier
 }
 
-// newInnerCarrier does the inner handshake, as tls.Client or tls.Server. Its ALPN
-// is the subprotocol once more, because that of the WebSocket was for everybody
-// between to read and to change.
+// newInnerCarrier does the inner handshake, as tls.Client or tls.Server. Both sides
+// negotiate the subprotocol once more, by ALPN, because that of the WebSocket was for
+// everybody between to read and to change.
 func newInnerCarrier(ctx context.Context, ws *wsCarrier, as func(net.Conn, *tls.Config) *tls.Conn, c *tls.Config, subprotocol string) (*innerCarrier, error) {
 	below := &cork{Conn: messages{ws}}
 	inner := &innerCarrier{as(below, c), below, ws}
@@ -37,7 +37,7 @@ func newInnerCarrier(ctx context.Context, ws *wsCarrier, as func(net.Conn, *tls.
 		return nil, fmt.Errorf("TLS inside the WebSocket: %w", err)
 	}
 	if spoken := inner.ConnectionState().NegotiatedProtocol; spoken != subprotocol {
-		return nil, fmt.Errorf("TLS inside the WebSocket is for the protocol %q, but the WebSocket for %q", spoken, subprotocol)
+		return nil, fmt.Errorf("TLS inside the WebSocket is for the protocol %q, but the WebSocket for %q: something between has changed that", spoken, subprotocol)
 	}
 	return inner, nil
 }

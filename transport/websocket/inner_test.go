@@ -33,12 +33,16 @@ func anonymous(ca *testca.CA) *tls.Config {
 }
 
 func TestTLSInsideTheWebSocketKeepsThePromisesOfATransport(t *testing.T) {
-	transporttest.Run(t, innerHarness(t))
+	overEach(t, func(t *testing.T, over websocket.Multiplexer) { transporttest.Run(t, innerHarness(t, over)) })
 }
 
-func BenchmarkInnerTransport(b *testing.B) { transporttest.Benchmark(b, innerHarness(b)) }
+func BenchmarkInnerTransport(b *testing.B) {
+	for name, m := range multiplexers {
+		b.Run(name, func(b *testing.B) { transporttest.Benchmark(b, innerHarness(b, m)) })
+	}
+}
 
-func innerHarness(tb testing.TB) transporttest.Harness {
+func innerHarness(tb testing.TB, m websocket.Multiplexer) transporttest.Harness {
 	gatewayCA, balancerCA := testca.New(tb), testca.New(tb)
 	const maxStreams = 1024
 	return transporttest.Harness{
@@ -46,7 +50,7 @@ func innerHarness(tb testing.TB) transporttest.Harness {
 		MaxBuffered: 1 << 20,
 		Connect: func(tb testing.TB) transporttest.Pair {
 			tb.Helper()
-			cfg := websocket.Config{MaxStreams: maxStreams}
+			cfg := websocket.Config{MaxStreams: maxStreams, Multiplexer: m}
 			served := cfg
 			served.InnerTLS = gatewayCA.Gateway()
 			var cable cable
@@ -143,6 +147,14 @@ func TestTheInnerProtocolIsTheOneOfTheWebSocket(t *testing.T) {
 	}
 }
 
+func TestNobodyBetweenChoosesTheMultiplexer(t *testing.T) {
+	ca := testca.New(t)
+	gateway := listen(t, nil, websocket.Config{InnerTLS: ca.Gateway(), AllowPlainHTTP: true})
+	front := meddler(t, ca, gateway, websocket.InnerSubprotocol, make(chan *ws.Conn, 1)) // the second best
+	_, err := (&websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), OuterTLS: outer(ca)}).Dial(soon(t), front)
+	require.ErrorContains(t, err, "something between")
+}
+
 func TestPlainHTTPIsForInnerTLSAndOnlyOnRequest(t *testing.T) {
 	ca := testca.New(t)
 	_, err := websocket.Listen("127.0.0.1:0", nil, websocket.Config{InnerTLS: ca.Gateway()})
@@ -210,41 +222,46 @@ func TestWhatIsAroundTheInnerTLSCanOnlyLoseTheConnection(t *testing.T) {
 		"a message too long":       {func(c *ws.Conn) { _ = c.Write(context.Background(), ws.MessageBinary, make([]byte, 200<<10)) }, ""},
 		"no close at all":          {func(c *ws.Conn) { _ = c.CloseNow() }, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			ca := testca.New(t)
-			gateway := listen(t, nil, websocket.Config{InnerTLS: ca.Gateway(), AllowPlainHTTP: true})
-			toAgent := make(chan *ws.Conn, 1)
-			front := meddler(t, ca, gateway, toAgent)
-			d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), OuterTLS: outer(ca)}
-			agent, err := d.Dial(soon(t), front)
-			require.NoError(t, err)
-			t.Cleanup(func() { _ = agent.CloseWithError(transport.NoError, "") })
-			m, err := gateway.Accept(soon(t))
-			require.NoError(t, err)
-			opened, accepted := open(t, m, agent)
-			_, err = opened.Write([]byte("half of it"))
-			require.NoError(t, err)
-			got := make([]byte, 10)
-			_, err = io.ReadFull(accepted, got)
-			require.NoError(t, err)
+		for over, subprotocol := range map[websocket.Multiplexer]string{
+			websocket.Native: websocket.InnerNativeSubprotocol, websocket.Smux: websocket.InnerSubprotocol,
+		} {
+			t.Run(name+", "+subprotocol, func(t *testing.T) {
+				ca := testca.New(t)
+				gateway := listen(t, nil, websocket.Config{InnerTLS: ca.Gateway(), AllowPlainHTTP: true, Multiplexer: over})
+				toAgent := make(chan *ws.Conn, 1)
+				front := meddler(t, ca, gateway, subprotocol, toAgent)
+				d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), OuterTLS: outer(ca)}
+				agent, err := d.Dial(soon(t), front)
+				require.NoError(t, err)
+				t.Cleanup(func() { _ = agent.CloseWithError(transport.NoError, "") })
+				m, err := gateway.Accept(soon(t))
+				require.NoError(t, err)
+				opened, accepted := open(t, m, agent)
+				_, err = opened.Write([]byte("half of it"))
+				require.NoError(t, err)
+				got := make([]byte, 10)
+				_, err = io.ReadFull(accepted, got)
+				require.NoError(t, err)
 
-			c.forge(eventually(t, toAgent, "the connection of the meddler"))
-			cause := causeOf(t, agent)
-			require.Equal(t, transport.ConnectionLost, cause.Code)
-			require.True(t, cause.Remote)
-			require.Contains(t, cause.Reason, c.reason)
-			_, err = io.ReadAll(accepted)
-			require.ErrorIs(t, err, transport.ConnectionLost)
-			require.Equal(t, transport.ConnectionLost, causeOf(t, m).Code, "the other side learns no more than that")
-		})
+				c.forge(eventually(t, toAgent, "the connection of the meddler"))
+				cause := causeOf(t, agent)
+				require.Equal(t, transport.ConnectionLost, cause.Code)
+				require.True(t, cause.Remote)
+				require.Contains(t, cause.Reason, c.reason)
+				_, err = io.ReadAll(accepted)
+				require.ErrorIs(t, err, transport.ConnectionLost)
+				require.Equal(t, transport.ConnectionLost, causeOf(t, m).Code, "the other side learns no more than that")
+			})
+		}
 	}
 }
 
-// meddler is a balancer that ends TLS and WebSocket, forwards messages both ways and
-// hands out its end of the WebSocket with the agent.
-func meddler(t *testing.T, ca *testca.CA, gateway *websocket.Listener, toAgent chan<- *ws.Conn) string {
+// meddler is a balancer that ends TLS and WebSocket, has agent and gateway agree on a
+// subprotocol, forwards messages both ways and hands out its end of the WebSocket with
+// the agent.
+func meddler(t *testing.T, ca *testca.CA, gateway *websocket.Listener, subprotocol string, toAgent chan<- *ws.Conn) string {
 	return serve(t, anonymous(ca), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		near, err := upgrade(w, r, websocket.InnerSubprotocol)
+		near, err := upgrade(w, r, subprotocol)
 		if err != nil {
 			t.Error(err)
 			return
@@ -253,7 +270,7 @@ func meddler(t *testing.T, ca *testca.CA, gateway *websocket.Listener, toAgent c
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		far, _, err := ws.Dial(ctx, "http://"+gateway.Addr().String()+websocket.Path, &ws.DialOptions{
-			Subprotocols: []string{websocket.InnerSubprotocol},
+			Subprotocols: []string{subprotocol},
 			HTTPClient:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: -1}},
 		})
 		if err != nil {

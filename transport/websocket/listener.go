@@ -71,7 +71,7 @@ func NewListener(cfg Config) *Listener {
 func (l *Listener) setInnerTLS() (err error) {
 	switch {
 	case l.cfg.InnerTLS != nil:
-		l.innerTLS, err = serverTLS("Config.InnerTLS", l.cfg.InnerTLS, subprotocols(protocols(true))...)
+		l.innerTLS, err = serverTLS("Config.InnerTLS", l.cfg.InnerTLS, subprotocols(l.cfg.protocols(true))...)
 	case l.cfg.AllowPlainHTTP:
 		err = errors.New("websocket: Config.AllowPlainHTTP needs Config.InnerTLS, or nobody would be authenticated")
 	}
