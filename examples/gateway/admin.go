@@ -35,6 +35,23 @@ type (
 		Gateway gatewayInfo `json:"gateway"`
 	}
 
+	// tokenInfo is one element of the answer of GET /tokens.
+	tokenInfo struct {
+		ID      string          `json:"id"`
+		Agent   string          `json:"agent,omitempty"`
+		Status  pki.GrantStatus `json:"status"`
+		Created time.Time       `json:"created"`
+		Expires time.Time       `json:"expires"`
+	}
+
+	// revokeRequest is for POST .../revoke, and revokeReply its answer.
+	revokeRequest struct {
+		Reason string `json:"reason,omitempty"`
+	}
+	revokeReply struct {
+		Certificates int `json:"certificates"` // that were good until now
+	}
+
 	// forwardRequest is for POST /forwards, whose answer is a forwardEvent per
 	// line for as long as the client listens. The forward ends with it.
 	forwardRequest struct {
@@ -56,7 +73,10 @@ func newAdmin(s *server) http.Handler {
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /gateway", a.getGateway)
 	routes.HandleFunc("POST /tokens", a.postToken)
+	routes.HandleFunc("GET /tokens", a.getTokens)
+	routes.HandleFunc("POST /tokens/{id}/revoke", a.revokeToken)
 	routes.HandleFunc("GET /agents", a.getAgents)
+	routes.HandleFunc("POST /agents/{name}/revoke", a.revokeAgent)
 	routes.HandleFunc("POST /forwards", a.postForward)
 	return routes
 }

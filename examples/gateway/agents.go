@@ -93,6 +93,7 @@ func agentsCommand(p *paths) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(revokeCommand(p, "agent", "/agents/"))
 	return cmd
 }
 

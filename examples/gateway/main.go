@@ -4,7 +4,9 @@
 //
 //	gateway serve --state gateway-state --listen :8443 --names gateway.example.com
 //	gateway token create --agent db-1
+//	gateway token list
 //	gateway agents
+//	gateway agents revoke db-1 --reason "sold"
 //	gateway forward 15432 db-1 db.internal:5432 &
 //	psql -h 127.0.0.1 -p 15432 ...
 //

@@ -42,11 +42,7 @@ type server struct {
 // newServer opens the state directory and the sockets. Whoever it returns to
 // calls run.
 func newServer(ctx context.Context, o options, log *slog.Logger) (_ *server, err error) {
-	s := &server{log: log, tunnel: &tunnel.Gateway{
-		Identify: pki.AgentName,
-		Software: "outgate-gateway/" + version(),
-		Logger:   log,
-	}}
+	s := &server{log: log}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -55,6 +51,16 @@ func newServer(ctx context.Context, o options, log *slog.Logger) (_ *server, err
 	if err := s.openState(ctx, o); err != nil {
 		return nil, err
 	}
+	// Who is revoked loses the connections that he has.
+	follower := &pki.Follower{Store: s.store, Logger: log}
+	s.authority.Follower = follower
+	s.tunnel = &tunnel.Gateway{
+		Identify: s.authority.Identify,
+		Verify:   follower.Check,
+		Software: "outgate-gateway/" + version(),
+		Logger:   log,
+	}
+	follower.Changed = s.tunnel.Reverify
 	if s.tls, err = s.authority.ServerTLS(tls.VerifyClientCertIfGiven, o.names...); err != nil {
 		return nil, err
 	}
@@ -133,21 +139,22 @@ func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx)) // of the listeners
 	defer end(nil)
-	forwarding, endForwards := context.WithCancel(context.WithoutCancel(ctx)) // outlives them by the drain
-	defer endForwards()
+	outlasting, endRest := context.WithCancel(context.WithoutCancel(ctx)) // outlives them by the drain
+	defer endRest()
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)
 	https := &http.Server{Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: 10 * time.Second, ErrorLog: errorLog}
 	admin := &http.Server{
 		Handler:           newAdmin(s),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          errorLog,
-		BaseContext:       func(net.Listener) context.Context { return forwarding },
+		BaseContext:       func(net.Listener) context.Context { return outlasting },
 	}
 	var serving sync.WaitGroup
 	start := func(what string, serve func() error) {
 		serving.Go(func() { end(fmt.Errorf("%s: %w", what, serve())) })
 	}
 	start("https", func() error { return https.ServeTLS(s.https, "", "") })
+	serving.Go(func() { _ = s.authority.Follower.Run(outlasting) }) // ends with it
 	start("admin", func() error { return admin.Serve(s.admin) })
 	for _, ln := range s.agents {
 		start("tunnel", func() error { return s.tunnel.Serve(life, ln) })
@@ -167,7 +174,7 @@ func (s *server) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		failure = nil
 	}
-	endForwards()
+	endRest()
 	_ = https.Close()
 	_ = admin.Close()
 	serving.Wait()

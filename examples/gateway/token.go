@@ -49,7 +49,7 @@ func tokenCommand(p *paths) *cobra.Command {
 	create.Flags().DurationVar(&req.TTL, "ttl", 15*time.Minute, "how long the token is good")
 	create.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the token alone")
 	token := &cobra.Command{Use: "token", Short: "Tokens that admit agents"}
-	token.AddCommand(create)
+	token.AddCommand(create, tokenListCommand(p), revokeCommand(p, "token", "/tokens/"))
 	return token
 }
 

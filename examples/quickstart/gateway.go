@@ -64,7 +64,7 @@ func startGateway(log *slog.Logger) (*gateway, error) {
 
 	g := &gateway{
 		authority: authority,
-		tunnel:    &tunnel.Gateway{Identify: pki.AgentName, Logger: log},
+		tunnel:    &tunnel.Gateway{Identify: authority.Identify, Logger: log},
 		url:       "https://" + tcp.Addr().String(),
 		quicURL:   "https://" + udp.Addr().String(),
 		pin:       pki.PinOf(cert),

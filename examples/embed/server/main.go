@@ -61,7 +61,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gateway := &tunnel.Gateway{Identify: pki.AgentName, Hooks: &tunnel.Hooks{
+	gateway := &tunnel.Gateway{Identify: authority.Identify, Hooks: &tunnel.Hooks{
 		SessionStarted: func(a tunnel.AgentInfo) { fmt.Println("connected ", a.ID) },
 	}}
 	tunnels := websocket.NewListener(websocket.Config{})

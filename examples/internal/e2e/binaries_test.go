@@ -41,6 +41,7 @@ func TestBinaries(t *testing.T) {
 	t.Run("what an agent's policy does not allow is refused, and said so", b.testDenied)
 	t.Run("the printed instructions work as they are", b.testInstructions)
 	t.Run("an agent that cannot enrol says why in one line", b.testEnrolment)
+	t.Run("a revoked agent is cut off and gives up", b.testRevoked)
 	t.Run("a command without a gateway says how to start one", b.testNoGateway)
 	t.Run("a second gateway is kept out of the state directory", b.testLocked)
 }
@@ -217,6 +218,25 @@ func (b *binaries) testEnrolment(t *testing.T) {
 			assert.NotContains(t, p.Output(), strings.Split(test.token, ".")[1])
 		})
 	}
+}
+
+func (b *binaries) testRevoked(t *testing.T) {
+	n := b.serve(t, filepath.Join(b.tempDir(), "state"), "127.0.0.1:0")
+	dir := b.tempDir()
+	n.grant(t, "db-1", dir)
+	assert.Regexp(t, `db-1 +open `, n.ask(t, "token", "list"))
+	agent := b.run(t, dir, n.config("db-1", "websocket", "127.0.0.1:1"), "")
+	n.waitForAgent("db-1", 1)
+	assert.Regexp(t, `db-1 +redeemed `, n.ask(t, "token", "list"))
+	assert.Contains(t, n.ask(t, "agents", "revoke", "db-1", "--reason", "sold"), "certificates that were good until now: 1")
+	assert.Equal(t, 1, agent.Wait())
+	assert.Contains(t, agent.Output(), "revoked")
+	assert.Regexp(t, `db-1 +revoked `, n.ask(t, "agents"))
+
+	token := strings.TrimSpace(n.ask(t, "token", "create", "--quiet"))
+	id, _, _ := strings.Cut(token, ".")
+	assert.Contains(t, n.ask(t, "token", "revoke", id), id+" revoked")
+	assert.Regexp(t, id+` +- +void `, n.ask(t, "token", "list"))
 }
 
 func (b *binaries) testNoGateway(t *testing.T) {
