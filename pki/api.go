@@ -19,7 +19,8 @@ type registerRequest struct {
 }
 
 type renewRequest struct {
-	CSR []byte `json:"csr"`
+	CSR     []byte        `json:"csr"`
+	Expired *expiredProof `json:"expired,omitempty"` // without a client certificate
 }
 
 // The reply is a Credential, or errorReply with a status other than 200.

@@ -89,8 +89,9 @@ func (c *Client) Register(ctx context.Context, r Registration) (*Credential, err
 	})
 }
 
-// Renew posts the signing request over a connection that r.TLS authenticates.
-// Errors are as those of Register.
+// Renew posts the signing request over a connection that r.TLS authenticates, or
+// with a signature by its key when r.Presented has ended. Errors are as those of
+// Register.
 func (c *Client) Renew(ctx context.Context, r Renewal) (*Credential, error) {
 	if r.TLS == nil {
 		return nil, errors.New("pki: renew: Renewal.TLS is not set; Identity.Run sets it")
@@ -99,7 +100,14 @@ func (c *Client) Renew(ctx context.Context, r Renewal) (*Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.post(ctx, base.JoinPath(renewPath), r.TLS.Clone(), renewRequest{CSR: r.CSR})
+	config, request := r.TLS.Clone(), renewRequest{CSR: r.CSR}
+	if r.Presented != nil && time.Now().After(r.Presented.NotAfter) {
+		if request.Expired, err = proveExpired(config, r.CSR); err != nil {
+			return nil, fmt.Errorf("pki: renew: %w", err)
+		}
+		config.GetClientCertificate, config.Certificates = nil, nil
+	}
+	return c.post(ctx, base.JoinPath(renewPath), config, request)
 }
 
 func (c *Client) base() (*url.URL, error) {
@@ -109,6 +117,9 @@ func (c *Client) base() (*url.URL, error) {
 	}
 	if u.Scheme != "https" {
 		return nil, fmt.Errorf("pki: gateway: scheme is %q; only https is safe for a token", u.Scheme)
+	}
+	if u.Path == "" {
+		u.Path = "/" // JoinPath makes no absolute path of none
 	}
 	if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("pki: gateway: %s is not a base URL such as https://gateway.example.com", u.Redacted())

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,6 +27,12 @@ type HandlerConfig struct {
 	// tokens. PerSource then limits the proxy, and should be raised to Global.
 	// Renewals need the agent's certificate and are refused regardless.
 	BehindTLSProxy bool
+
+	// RenewExpired lets agents renew whose certificate has ended. It is for a
+	// registrar that verifies Renewal.Presented itself and knows a limit, as an
+	// [Authority] does with its RenewalGrace: all that is known of such a
+	// certificate here is that the agent has its key.
+	RenewExpired bool
 
 	// Logger hears of requests that failed for other reasons than a refusal,
 	// which the registrar logs. nil is silent.
@@ -56,10 +63,11 @@ const (
 // Unknown fields are skipped.
 func Handler(r Registrar, config HandlerConfig) http.Handler {
 	h := &handler{
-		registrar: r,
-		limiter:   newLimiter(config.PerSource, config.Global),
-		plainHTTP: config.BehindTLSProxy,
-		log:       config.Logger,
+		registrar:    r,
+		limiter:      newLimiter(config.PerSource, config.Global),
+		plainHTTP:    config.BehindTLSProxy,
+		renewExpired: config.RenewExpired,
+		log:          config.Logger,
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
@@ -71,10 +79,11 @@ func Handler(r Registrar, config HandlerConfig) http.Handler {
 }
 
 type handler struct {
-	registrar Registrar
-	limiter   *limiter
-	plainHTTP bool
-	log       *slog.Logger
+	registrar    Registrar
+	limiter      *limiter
+	plainHTTP    bool
+	renewExpired bool
+	log          *slog.Logger
 }
 
 func (h *handler) register(w http.ResponseWriter, r *http.Request) {
@@ -115,18 +124,34 @@ func (h *handler) renew(w http.ResponseWriter, r *http.Request) {
 	if !h.read(w, r, &req) {
 		return
 	}
-	if len(r.TLS.VerifiedChains) == 0 {
+	presented, err := h.presented(r, &req)
+	if err != nil {
+		h.log.DebugContext(r.Context(), "pki: renewal without a certificate", "source", r.RemoteAddr, "err", err)
 		h.refuse(w, r, start, &RegistrationError{Renewal: true})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), registrarTimeout)
 	defer cancel()
 	credential, err := h.registrar.Renew(ctx, Renewal{
-		Presented: r.TLS.VerifiedChains[0][0],
+		Presented: presented,
 		CSR:       req.CSR,
 		Source:    r.RemoteAddr,
 	})
 	h.answer(w, r, start, credential, err)
+}
+
+// presented is the certificate of the TLS handshake or, if those are let in, the
+// expired one whose key has signed the request.
+func (h *handler) presented(r *http.Request, req *renewRequest) (*x509.Certificate, error) {
+	switch {
+	case len(r.TLS.VerifiedChains) > 0:
+		return r.TLS.VerifiedChains[0][0], nil
+	case req.Expired == nil:
+		return nil, errors.New("no client certificate")
+	case !h.renewExpired:
+		return nil, errors.New("certificate has expired; HandlerConfig.RenewExpired is off")
+	}
+	return req.Expired.verify(req.CSR)
 }
 
 // read decodes the request into v, or answers why not.
