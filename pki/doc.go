@@ -32,6 +32,10 @@
 //	go identity.Run(ctx, client) // renews
 //	config := identity.ClientTLS()
 //
+// An [Enroller] has the options: how long after its end a certificate may be
+// renewed, and a log. [Failover] asks several gateways. Package kubesecret keeps
+// the identity in a Kubernetes Secret instead of a directory.
+//
 // # What holds
 //
 // A token makes one identity, whatever arrives together and whatever crashes:
@@ -63,5 +67,5 @@
 // revoked. Permissions: what an agent may reach is
 // for package policy. Certificates that are not for tunnels, CRLs and OCSP: the
 // authority is asked directly. An agent whose certificate has expired needs a
-// new token.
+// new token, unless both sides set a RenewalGrace.
 package pki

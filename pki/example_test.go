@@ -123,6 +123,32 @@ func ExampleClient() {
 	fmt.Println("I am", identity.Agent())
 }
 
+// An agent with two gateways, behind a proxy, on a machine that may be switched
+// off for a month. Enroll waits for a gateway as long as ctx lives.
+func ExampleEnroller() {
+	ctx := context.Background()
+	storage, err := pki.OpenFileStorage("/var/lib/agent")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer storage.Close()
+	var gateways pki.Failover
+	for _, url := range []string{"https://eu.gateway.example.com", "https://us.gateway.example.com"} {
+		gateways = append(gateways, &pki.Client{Gateway: url, Proxy: http.ProxyFromEnvironment})
+	}
+	enroller := &pki.Enroller{
+		Storage:      storage,
+		Registrar:    gateways,
+		RenewalGrace: 30 * 24 * time.Hour,
+		Logger:       slog.Default(),
+	}
+	identity, err := enroller.Enroll(ctx, pki.Registration{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(identity.Run(ctx, gateways))
+}
+
 // At every start after the first, the identity is in the storage. Run keeps it
 // fresh, and each connection is made with what is newest.
 func ExampleIdentity_Run() {
