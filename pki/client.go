@@ -100,14 +100,26 @@ func (c *Client) Renew(ctx context.Context, r Renewal) (*Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, request := r.TLS.Clone(), renewRequest{CSR: r.CSR}
+	target := base.JoinPath(renewPath)
+	var refusal error
 	if r.Presented != nil && time.Now().After(r.Presented.NotAfter) {
-		if request.Expired, err = proveExpired(config, r.CSR); err != nil {
+		proof, err := proveExpired(r.TLS, r.CSR)
+		if err != nil {
 			return nil, fmt.Errorf("pki: renew: %w", err)
 		}
+		config := r.TLS.Clone()
 		config.GetClientCertificate, config.Certificates = nil, nil
+		credential, err := c.post(ctx, target, config, renewRequest{CSR: r.CSR, Expired: proof})
+		if _, refused := errors.AsType[*RegistrationError](err); !refused {
+			return credential, err
+		}
+		refusal = err
 	}
-	return c.post(ctx, base.JoinPath(renewPath), config, request)
+	credential, err := c.post(ctx, target, r.TLS.Clone(), renewRequest{CSR: r.CSR})
+	if err != nil && refusal != nil {
+		return nil, refusal // only a clock that is ahead would have made it another answer
+	}
+	return credential, err
 }
 
 func (c *Client) base() (*url.URL, error) {

@@ -79,8 +79,13 @@ func (e *Enroller) Enroll(ctx context.Context, r Registration) (*Identity, error
 			return e.revive(ctx, stored)
 		}
 	}
-	if r.Token.IsZero() {
-		return nil, errors.New("pki: enrol: storage holds no valid identity, and there is no token to get one")
+	switch {
+	case !r.Token.IsZero():
+	case stored == nil:
+		return nil, errors.New("pki: enrol: storage holds no identity, and there is no token to get one")
+	default:
+		return nil, fmt.Errorf("%w at %s, and there is no token to get another; if %s is not the time, set the clock of this machine by NTP",
+			ErrExpired, stored.credential.NotAfter.Format(time.RFC3339), e.now().UTC().Format(time.RFC3339))
 	}
 	key, err := pendingKey(ctx, e.Storage, stored)
 	if err != nil {

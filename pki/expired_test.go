@@ -152,6 +152,19 @@ func TestAnExpiredCertificateOfAnyKind(t *testing.T) {
 	}
 }
 
+// What ended by the clock of the agent alone is good, and needs nobody's grace.
+func TestAClockThatIsAheadDoesNotEndACertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := newAuthority(t)
+		client := pipes(t, a, pki.Handler(a, pki.HandlerConfig{}))
+		identity := enroll(t, a, "edge")
+		ended := *identity.Certificate().Leaf // as far as the client can tell
+		ended.NotAfter = time.Now().Add(-time.Hour)
+		_, err := client.Renew(t.Context(), pki.Renewal{Presented: &ended, CSR: csrOf(t, newKey(t)), TLS: identity.ClientTLS()})
+		require.NoError(t, err)
+	})
+}
+
 // A signature for one request is none for another.
 func TestAProofIsForOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

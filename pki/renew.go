@@ -36,8 +36,9 @@ var ErrExpired = errors.New("pki: certificate expired")
 // than late.
 //
 // Run returns the cause of ctx, or an error that matches [ErrExpired] when the
-// certificate, and the RenewalGrace after it, has ended. The identity runs once
-// at a time; a second Run returns an error.
+// certificate, and the RenewalGrace after it, has ended by the clock and by the
+// time that has passed. The identity runs once at a time; a second Run returns an
+// error.
 func (i *Identity) Run(ctx context.Context, registrar Registrar) error {
 	if !i.running.CompareAndSwap(false, true) {
 		return errors.New("pki: identity is running already")
