@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/outgate/outgate/policy"
@@ -140,4 +142,67 @@ allowed_endpoints:
 	// rebound.internal denied: the address is special (metadata): only a rule for exactly this address with allow_special opens it
 	// gone.internal does not exist
 	// example.com denied: no rule allows it
+}
+
+func ExampleFile() {
+	dir, err := os.MkdirTemp("", "policy")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	file := &policy.File{Path: filepath.Join(dir, "policy.yaml")}
+	db, err := policy.ParseTarget("tcp", "db.internal:5432")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, document := range []string{
+		"enable_access_restrictions: true\nallowed_endpoints: [db.internal]\n",
+		"enable_access_restrictions: true\nallowed_endpoint: []\n",
+		"enable_access_restrictions: true\n",
+	} {
+		if err := os.WriteFile(file.Path, []byte(document), 0o600); err != nil {
+			fmt.Println(err)
+			return
+		}
+		// A daemon calls this once, and has Run do so from then on.
+		err := file.Reload()
+		if bad, ok := errors.AsType[*policy.SyntaxError](err); ok {
+			fmt.Println("not in force: line", bad.Line)
+		}
+		fmt.Println(file.Explain(policy.Request{Target: db}))
+	}
+	// Output:
+	// may be resolved by rule db.internal on line 2: a rule allows the name
+	// not in force: line 2
+	// may be resolved by rule db.internal on line 2: a rule allows the name
+	// denied: no rule allows it
+}
+
+func ExampleDialer_Explain() {
+	rules, err := policy.Parse(strings.NewReader("enable_access_restrictions: true\nallowed_endpoints: ['*.internal:5432']\n"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	dialer := &policy.Dialer{Policy: rules, Resolver: zone{"db.internal": "10.0.0.5", "rebound.internal": "127.0.0.1"}}
+	for _, address := range []string{"db.internal:5432", "rebound.internal:5432", "web.internal:80"} {
+		target, err := policy.ParseTarget("tcp", address)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		found := dialer.Explain(context.Background(), policy.Request{Target: target})
+		fmt.Println(found.Target, found.Allowed)
+		for _, a := range found.Addresses {
+			fmt.Println(" ", a.Addr, a.Decision)
+		}
+	}
+	// Output:
+	// tcp:db.internal:5432 true
+	//   10.0.0.5 allowed by rule *.internal:5432 on line 2: a rule allows the name
+	// tcp:rebound.internal:5432 false
+	//   127.0.0.1 denied: the address is special (loopback): only a rule for exactly this address with allow_special opens it
+	// tcp:web.internal:80 false
 }

@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -37,8 +36,8 @@ type HTTP struct {
 	MaxRedirects int
 }
 
-// Client makes a client. It has no timeout; requests have their contexts. An error of
-// the dialer is in its *url.Error.
+// Client makes a client. It has no timeout; requests have their contexts. In its
+// *url.Error is the error of the dialer, or a *[RedirectError].
 func (h HTTP) Client() *http.Client {
 	bare := &tls.Config{}
 	if h.TLSClientConfig != nil {
@@ -88,11 +87,13 @@ func (t *httpTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.home.RoundTrip(req)
 }
 
-var (
-	errDowngrade = errors.New("policy: a redirect from https to http is refused")
-	errUserinfo  = errors.New("policy: a redirect with a user or password in its URL is refused")
-	errBody      = errors.New("policy: a redirect that would send the request's body to another origin is refused")
-)
+// RedirectError says why a redirect was not followed. What the policy denies is a
+// *[Denied] instead.
+type RedirectError struct {
+	Reason string
+}
+
+func (e *RedirectError) Error() string { return "policy: redirect refused: " + e.Reason }
 
 // checkRedirect is an http.Client's CheckRedirect.
 func (h HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
@@ -100,18 +101,18 @@ func (h HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
 	case h.MaxRedirects <= 0:
 		return http.ErrUseLastResponse
 	case len(via) > h.MaxRedirects:
-		return fmt.Errorf("policy: stopped after %d redirects (MaxRedirects)", h.MaxRedirects)
+		return &RedirectError{Reason: fmt.Sprintf("there were %d before it, as many as MaxRedirects allows", h.MaxRedirects)}
 	case last.URL.Scheme == "https" && req.URL.Scheme != "https":
-		return errDowngrade
+		return &RedirectError{Reason: "it leads from https to http"}
 	}
 	if !abroad(req, via) {
 		return nil
 	}
 	switch {
 	case req.URL.User != nil:
-		return errUserinfo
+		return &RedirectError{Reason: "it leads to another origin with a user or password in its URL"}
 	case req.Body != nil && req.Body != http.NoBody:
-		return errBody
+		return &RedirectError{Reason: "it would take the request's body to another origin"}
 	}
 	for name := range req.Header {
 		if !harmless[name] {

@@ -48,8 +48,8 @@ var chains = []chain{
 	{name: "there and back", hops: []string{"{b}/next", "{a}/next"}, want: "end"},
 	{name: "over two others", hops: []string{"{b}/next", "{c}/next"}, want: "end"},
 	{name: "five hops", hops: []string{"/next", "/next", "/next", "/next", "/next"}, want: "end"},
-	{name: "six hops", hops: []string{"/next", "/next", "/next", "/next", "/next", "/next"}, want: "stopped after 5 redirects"},
-	{name: "without end", hops: slices.Repeat([]string{"{b}/next", "{a}/next"}, 10), want: "stopped after 5 redirects"},
+	{name: "six hops", hops: []string{"/next", "/next", "/next", "/next", "/next", "/next"}, want: "5 before it, as many as MaxRedirects allows"},
+	{name: "without end", hops: slices.Repeat([]string{"{b}/next", "{a}/next"}, 10), want: "5 before it, as many as MaxRedirects allows"},
 	{name: "not followed", hops: []string{"{b}/next"}, most: -1, want: "302"},
 	{name: "permanent", hops: []string{"{b}/next"}, status: 301, want: "end"},
 	{name: "see other", hops: []string{"{b}/next"}, status: 303, want: "end"},
@@ -223,6 +223,8 @@ func TestNoRedirectLeavesThePolicyOrTakesCredentialsAlong(t *testing.T) {
 			var failed *url.Error
 			require.ErrorAs(t, err, &failed)
 			require.Equal(t, c.want == refusedByPolicy, errors.Is(err, transport.Denied), "%s: %v", c.name, err)
+			var refused *policy.RedirectError
+			require.Equal(t, strings.Contains(got, "redirect refused"), errors.As(err, &refused), c.name)
 		case resp.StatusCode == http.StatusOK:
 			text, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
