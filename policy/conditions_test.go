@@ -62,6 +62,9 @@ denied_endpoints:
 	req := ask(t, "tcp db:5432")
 	req.Subject = "bob"
 	require.Equal(t, "may be resolved by rule db:5432 for subjects alice, bob on line 4: a rule allows the name", r.Explain(req).String())
+	req = ask(t, "tcp 10.0.0.1:1")
+	req.Subject, req.Labels = "alice", prod
+	require.Equal(t, "10.0.0.0/8 for subjects alice for agents with env=prod, zone=a", r.Explain(req).Rule)
 	require.Equal(t, r.String(), rules(t, r.String()).String())
 }
 

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -252,4 +253,21 @@ func TestParsePassesOnTheErrorOfItsReader(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	var bad *policy.SyntaxError
 	require.NotErrorAs(t, err, &bad)
+}
+
+func TestTheDocumentInThePackageCommentIsOne(t *testing.T) {
+	text, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	var document strings.Builder
+	for line := range strings.Lines(string(text)) {
+		code, isCode := strings.CutPrefix(line, "//\t")
+		if isCode && (document.Len() > 0 || strings.HasPrefix(code, "enable_access_restrictions")) {
+			document.WriteString(code)
+		} else if document.Len() > 0 {
+			break
+		}
+	}
+	r := rules(t, document.String())
+	require.Equal(t, 12, r.Explain(ask(t, "tcp vault.prod.internal:443")).Line, "%s", &document)
+	require.True(t, r.Kubernetes().AllowsNamespace("production"))
 }

@@ -102,7 +102,11 @@ func (r *rule) display() string {
 		s += " for subjects " + shorten(strings.Join(r.subjects, ", "))
 	}
 	if len(r.labels) > 0 {
-		s += " on labelled agents"
+		pairs := make([]string, 0, len(r.labels))
+		for _, name := range slices.Sorted(maps.Keys(r.labels)) {
+			pairs = append(pairs, name+"="+r.labels[name])
+		}
+		s += " for agents with " + shorten(strings.Join(pairs, ", "))
 	}
 	return s
 }
