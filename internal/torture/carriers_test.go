@@ -17,18 +17,15 @@ import (
 
 // carrier is one way to carry a tunnel.
 type carrier struct {
-	name    string
-	network string // of its packets: tcp or udp
+	name        string
+	network     string // of its packets: tcp or udp
+	subprotocol string // of a WebSocket
 
 	listen func(tlsConfig *tls.Config) (transport.Listener, error) // on a free port of loopback
 	dialer func(tlsConfig *tls.Config) transport.Dialer
 
-	// window is how many bytes a stream holds that nobody ever reads.
+	// window is how many bytes a stream takes in any case, although nobody reads.
 	window int
-
-	// dropsUnread says why what had arrived is lost when the connection breaks before
-	// it was read. Empty means that it is not lost.
-	dropsUnread string
 
 	// exceeds says why many stalled streams hold more than the bound of a process.
 	// Empty means that they do not.
@@ -36,17 +33,18 @@ type carrier struct {
 }
 
 var carriers = []carrier{
-	overWebSocket("websocket+smux", websocket.Config{}, 256<<10, "smux grants each stream 256 KiB and takes none of it back"),
+	overWebSocket("websocket+native", websocket.NativeSubprotocol, 16<<10, "",
+		websocket.Config{Multiplexer: websocket.Native, Budget: websocket.NewBudget(64 << 20)}),
+	overWebSocket("websocket+smux", websocket.Subprotocol, 256<<10, "smux grants each stream 256 KiB and takes none of it back",
+		websocket.Config{Multiplexer: websocket.Smux}),
 	{
-		name: "quic", network: "udp", window: 64 << 10,
+		name: "quic", network: "udp", window: 16 << 10,
 		listen: func(c *tls.Config) (transport.Listener, error) {
 			return quic.Listen("127.0.0.1:0", c, quic.ListenConfig{Config: quicConfig})
 		},
 		dialer: func(c *tls.Config) transport.Dialer {
 			return &quic.Dialer{TLSClientConfig: c, HandshakeTimeout: 5 * time.Second, Config: quicConfig}
 		},
-		dropsUnread: "quic-go forgets the buffers of a connection that has broken; only a goodbye leaves time to read them",
-		exceeds:     "QUIC grants each stream 64 KiB and takes none of it back (RFC 9000, section 4.1)",
 	},
 }
 
@@ -54,9 +52,9 @@ var carriers = []carrier{
 // for it.
 var quicConfig = quic.Config{IdleTimeout: 5 * time.Second}
 
-func overWebSocket(name string, config websocket.Config, window int, exceeds string) carrier {
+func overWebSocket(name, subprotocol string, window int, exceeds string, config websocket.Config) carrier {
 	return carrier{
-		name: name, network: "tcp", window: window, exceeds: exceeds,
+		name: name, network: "tcp", subprotocol: subprotocol, window: window, exceeds: exceeds,
 		listen: func(c *tls.Config) (transport.Listener, error) {
 			return websocket.Listen("127.0.0.1:0", c, config)
 		},

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/outgate/outgate/policy"
+	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/tunnel"
 )
 
@@ -21,7 +22,7 @@ func beGateway(c carrier, ids []identities, questions *json.Decoder, answers *js
 	if err != nil {
 		return err
 	}
-	g := &tunnel.Gateway{}
+	g := &tunnel.Gateway{MaxOpensPerSecond: -1}
 	if err := offer(g.Handle); err != nil {
 		return err
 	}
@@ -45,7 +46,7 @@ func beAgents(c carrier, ids []identities, o *order, questions *json.Decoder, an
 	ctx := context.Background()
 	var agents []*tunnel.Agent
 	for _, id := range ids {
-		a := &tunnel.Agent{Gateways: []string{o.URL}, Dialer: c.dialer(id.agent), Policy: policy.InsecureAllowAll()}
+		a := &tunnel.Agent{Gateways: []string{o.URL}, Dialers: []transport.Dialer{c.dialer(id.agent)}, Policy: policy.InsecureAllowAll(), MaxOpensPerSecond: -1}
 		agents = append(agents, a)
 		go func() { _ = a.Run(ctx) }()
 	}

@@ -39,7 +39,7 @@ var webSocketAttacks = []attack{
 			return closes(ctx, c)
 		})
 	}},
-	{name: "slowloris", run: overTLS(func(ctx context.Context, c net.Conn) error {
+	{name: "slowloris", run: overTLS(func(ctx context.Context, _ *ground, c net.Conn) error {
 		_, err := io.WriteString(c, "GET "+websocket.Path+" HTTP/1.1\r\nX: ")
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
@@ -49,7 +49,7 @@ var webSocketAttacks = []attack{
 		}
 		return nil // it is closed; or closes will say that it is not
 	})},
-	{name: "a header without end", run: overTLS(func(_ context.Context, c net.Conn) error {
+	{name: "a header without end", run: overTLS(func(_ context.Context, _ *ground, c net.Conn) error {
 		_, err := io.WriteString(c, "GET "+websocket.Path+" HTTP/1.1\r\nX: ")
 		for junk := make([]byte, 16<<10); err == nil; {
 			for i := range junk {
@@ -94,7 +94,7 @@ func fragment(opcode byte) []byte {
 
 func overTCP(do func(net.Conn) error) func(context.Context, *ground) error {
 	return func(ctx context.Context, g *ground) error {
-		return many(min(crowd(), 30), func(int) error {
+		return many(crowd(), func(int) error {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", g.addr)
 			if err != nil {
 				return err
@@ -109,7 +109,7 @@ func overTCP(do func(net.Conn) error) func(context.Context, *ground) error {
 }
 
 // overTLS attacks with a good certificate, from some connections at the same time.
-func overTLS(do func(context.Context, net.Conn) error) func(context.Context, *ground) error {
+func overTLS(do func(context.Context, *ground, net.Conn) error) func(context.Context, *ground) error {
 	return func(ctx context.Context, g *ground) error {
 		return many(crowd(), func(int) error {
 			config := g.mallory.Clone()
@@ -121,7 +121,7 @@ func overTLS(do func(context.Context, net.Conn) error) func(context.Context, *gr
 			defer c.Close()
 			deadline, _ := ctx.Deadline()
 			_ = c.SetDeadline(deadline)
-			if err := do(ctx, c); err != nil {
+			if err := do(ctx, g, c); err != nil {
 				return err
 			}
 			return closes(ctx, c)
@@ -131,9 +131,9 @@ func overTLS(do func(context.Context, net.Conn) error) func(context.Context, *gr
 
 // upgraded attacks after the gateway has agreed to speak WebSocket.
 func upgraded(do func(net.Conn) error) func(context.Context, *ground) error {
-	return overTLS(func(_ context.Context, c net.Conn) error {
+	return overTLS(func(_ context.Context, g *ground, c net.Conn) error {
 		_, err := io.WriteString(c, "GET "+websocket.Path+" HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: "+websocket.Subprotocol+"\r\n\r\n")
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: "+g.carrier.subprotocol+"\r\n\r\n")
 		if err != nil {
 			return err
 		}

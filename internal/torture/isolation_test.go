@@ -92,9 +92,9 @@ func newWard(tb testing.TB, c carrier) *ward {
 	ids := newIdentities(tb)
 	l, err := c.listen(ids.gateway)
 	require.NoError(tb, err)
-	w := &ward{gateway: &tunnel.Gateway{Liveness: liveness}}
+	w := &ward{gateway: &tunnel.Gateway{Liveness: liveness, MaxOpensPerSecond: -1}}
 	w.agent = &tunnel.Agent{
-		Gateways: []string{urlOf(l.Addr())}, Dialer: c.dialer(ids.agent), Policy: policy.InsecureAllowAll(), Liveness: liveness,
+		Gateways: []string{urlOf(l.Addr())}, Dialers: []transport.Dialer{c.dialer(ids.agent)}, Policy: policy.InsecureAllowAll(), Liveness: liveness, MaxOpensPerSecond: -1,
 	}
 	require.NoError(tb, offer(w.agent.Handle))
 	require.NoError(tb, w.agent.Handle(stallService, tunnel.HandlerFunc(func(_ context.Context, in *tunnel.Incoming) {
@@ -192,28 +192,30 @@ func (w *ward) opens(tb testing.TB, n int) []time.Duration {
 }
 
 // watchPings collects round trips of the agent's pings until the function that it
-// returns is called.
+// returns is called, and then up to the first.
 func (w *ward) watchPings() (stop func() []time.Duration) {
-	over := make(chan struct{})
-	result := make(chan []time.Duration)
+	asking := make(chan struct{})
+	result := make(chan []time.Duration, 1)
 	go func() {
+		over := (<-chan struct{})(asking)
 		var rtts []time.Duration
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
-		for {
+		asked := false
+		for giveUp := time.Now().Add(patience); time.Now().Before(giveUp) && (!asked || len(rtts) == 0); {
 			select {
 			case <-tick.C:
 			case <-over:
-				result <- rtts
-				return
+				asked, over = true, nil
 			}
 			if rtt := w.agent.Status().RTT; rtt > 0 && (len(rtts) == 0 || rtts[len(rtts)-1] != rtt) {
 				rtts = append(rtts, rtt)
 			}
 		}
+		result <- rtts
 	}()
 	return func() []time.Duration {
-		close(over)
+		close(asking)
 		return <-result
 	}
 }

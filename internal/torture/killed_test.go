@@ -34,7 +34,7 @@ func TestAProcessThatWasKilledIsNeverACleanEnd(t *testing.T) {
 				return err
 			}
 			defer v.close()
-			return receive(ctx, v.mux, o.Seed, o.Size, c.dropsUnread == "", func() error {
+			return receive(ctx, v.mux, o.Seed, o.Size, true, func() error {
 				defer func() { <-busy }()
 				return v.child.kill()
 			})
@@ -129,8 +129,8 @@ func send(ctx context.Context, m transport.Mux, seed content, size int64) error 
 }
 
 // receive takes what send sends on the other side, has end end the connection, and
-// says what is wrong with what it then finds: first all that had arrived, if the
-// carrier keeps it, then an error.
+// says what is wrong with what it then finds: first all that had arrived, unless
+// this end need not keep it, then an error.
 func receive(ctx context.Context, m transport.Mux, seed content, size int64, keeps bool, end func() error) error {
 	accept := func() (transport.Stream, error) {
 		s, err := m.AcceptStream(ctx)

@@ -77,7 +77,7 @@ func TestSessionsAndStreamsLeaveNothingBehind(t *testing.T) {
 // oneSession connects an agent, has both sides open streams that carry something, and
 // ends it.
 func oneSession(ctx context.Context, c carrier, config *tls.Config, g *tunnel.Gateway, url string, streams int) error {
-	a := &tunnel.Agent{Gateways: []string{url}, Dialer: c.dialer(config), Policy: policy.InsecureAllowAll()}
+	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll()}
 	if err := offer(a.Handle); err != nil {
 		return err
 	}

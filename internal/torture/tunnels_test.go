@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outgate/outgate/policy"
+	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/tunnel"
 )
 
@@ -79,7 +80,7 @@ func serveTunnels(tb testing.TB, c carrier, config *tls.Config) (g *tunnel.Gatew
 // test at the latest. It is connected when runAgent returns.
 func runAgent(tb testing.TB, c carrier, config *tls.Config, url string) (a *tunnel.Agent, stop func()) {
 	tb.Helper()
-	a = &tunnel.Agent{Gateways: []string{url}, Dialer: c.dialer(config), Policy: policy.InsecureAllowAll()}
+	a = &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll()}
 	require.NoError(tb, offer(a.Handle))
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
