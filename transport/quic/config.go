@@ -25,6 +25,10 @@ const (
 	// they use up the credit that fresh streams do not reserve.
 	grownStreams = 256
 
+	// leastPacket is what every path carries (RFC 9000, section 14.1), also one of an
+	// MTU of 1280 such as many VPNs are. What more a path carries is found out later.
+	leastPacket = 1200
+
 	// minIdleTimeout is where the QUIC implementation cuts the peer's value off.
 	minIdleTimeout = 5 * time.Second
 
@@ -96,6 +100,7 @@ func (c Config) quic(handshake time.Duration) (*quic.Config, error) {
 		HandshakeIdleTimeout:           max(handshake/2, time.Millisecond),
 		MaxIdleTimeout:                 idleMargin * idle,
 		KeepAlivePeriod:                idle / 3,
+		InitialPacketSize:              leastPacket,
 		MaxIncomingStreams:             int64(streams),
 		MaxIncomingUniStreams:          1, // the control stream
 		InitialStreamReceiveWindow:     freshWindow,
