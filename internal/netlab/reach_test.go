@@ -71,13 +71,22 @@ func TestAFlappingLinkBreaksNothing(t *testing.T) {
 		go func() {
 			done <- s.transfer(agent, flow{Size: 100 << 10, Chunk: 1 << 10, Pace: 50 * time.Millisecond}, time.Minute)
 		}()
+		var longest time.Duration
 		for range 3 {
+			down := time.Now()
 			require.NoError(t, agent.host.Unplug(true))
 			pause(t.Context(), time.Second)
 			require.NoError(t, agent.host.Unplug(false))
+			longest = max(longest, time.Since(down))
 			pause(t.Context(), 500*time.Millisecond)
 		}
-		require.NoError(t, <-done)
+		err := <-done
+		s.requireTruth(t, agent)
+		if longest > 3*time.Second { // TCP may then be silent for longer than the liveness waits
+			t.Logf("this machine is too busy to flap: the link was down for %s; the transfer: %v", longest, err)
+			return
+		}
+		require.NoError(t, err)
 		require.Empty(t, s.deaths())
 	})
 }

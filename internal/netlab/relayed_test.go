@@ -161,7 +161,7 @@ func TestAStallShorterThanTheLivenessBreaksNothing(t *testing.T) {
 // it were complete.
 func TestACutAtAnyByteIsNoCleanEnd(t *testing.T) {
 	t.Parallel()
-	cuts := 40
+	cuts := 24
 	if full() {
 		cuts = 400
 	}
