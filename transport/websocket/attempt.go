@@ -32,6 +32,7 @@ type attempt struct {
 	cfg    Config
 
 	socket    socket
+	body      io.Writer   // the connection below the WebSocket, once there is one
 	pastProxy atomic.Bool // what fails from here on is not the proxy's fault
 	secured   atomic.Bool // the TLS with the gateway is done
 }
@@ -62,6 +63,7 @@ func (a *attempt) dial(ctx context.Context) (_ session, err error) {
 		return nil, errors.New("the connection has no TLS")
 	}
 	over := newWSCarrier(ws, a.socket.conn, a.cfg)
+	over.masked = a.body
 	m, err := a.start(ctx, over, spoken, answered.Sub(asked), *response.TLS)
 	if err != nil {
 		return nil, err
@@ -92,9 +94,11 @@ func (a *attempt) upgrade(ctx context.Context) (*websocket.Conn, *http.Response,
 		OnProxyConnectResponse: proxyAnswer,
 	}
 	defer rt.CloseIdleConnections()
+	body := &upgraded{RoundTripper: rt}
+	defer func() { a.body = body.conn }()
 	return websocket.Dial(ctx, a.target.String(), &websocket.DialOptions{
 		HTTPClient: &http.Client{
-			Transport:     rt,
+			Transport:     body,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		HTTPHeader:   a.header,
@@ -135,4 +139,19 @@ func (a *attempt) explain(ctx context.Context, err error) error {
 		return err
 	}
 	return fmt.Errorf("websocket: dial %s: %w", a.target.Host, err)
+}
+
+// upgraded remembers the connection that an upgrade leaves to its caller.
+type upgraded struct {
+	http.RoundTripper
+	conn io.Writer
+}
+
+// RoundTrip implements http.RoundTripper.
+func (u *upgraded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := u.RoundTripper.RoundTrip(r)
+	if err == nil && response.StatusCode == http.StatusSwitchingProtocols {
+		u.conn, _ = response.Body.(io.Writer)
+	}
+	return response, err
 }

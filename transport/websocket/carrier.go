@@ -28,10 +28,11 @@ type wsCarrier struct {
 	ws      *websocket.Conn
 	conn    net.Conn  // below TLS, so that closing it never waits for the peer
 	cork    *cork     // the same, if it can collect the records of a message; or nil
+	masked  io.Writer // where a client writes its frames; nil for a server
 	message io.Reader // what is being read, or nil
 }
 
-// newWSCarrier takes over ws, whose bytes pass through conn.
+// newWSCarrier takes over ws, whose bytes pass through conn. A client sets masked.
 func newWSCarrier(ws *websocket.Conn, conn net.Conn, cfg Config) *wsCarrier {
 	ws.SetReadLimit(maxMessage)
 	if c, ok := conn.(*tls.Conn); ok {
@@ -58,8 +59,11 @@ func (c *wsCarrier) Read(p []byte) (int, error) {
 			c.message = message
 		}
 		n, err := c.message.Read(p)
-		if err == io.EOF { // as it is: the end of the message
+		switch {
+		case err == io.EOF: // as it is: the end of the message
 			c.message, err = nil, nil
+		case err != nil && c.masked == nil:
+			n = 0 // the library has not unmasked what it returns with an error
 		}
 		if err != nil {
 			// The library does not undo the mask of a piece that broke off.
@@ -73,14 +77,23 @@ func (c *wsCarrier) Read(p []byte) (int, error) {
 
 func (c *wsCarrier) WriteMessage(p []byte) error {
 	if c.cork == nil {
-		return c.ws.Write(context.Background(), websocket.MessageBinary, p)
+		return c.writeMessage(p)
 	}
 	c.cork.collect()
-	err := c.ws.Write(context.Background(), websocket.MessageBinary, p)
+	err := c.writeMessage(p)
 	if flushed := c.cork.flush(); err == nil {
 		err = flushed
 	}
 	return err
+}
+
+func (c *wsCarrier) writeMessage(p []byte) error {
+	if c.masked != nil {
+		// The control frames of the library do not come between, since either
+		// side writes its frame to TLS at once.
+		return writeMasked(c.masked, p)
+	}
+	return c.ws.Write(context.Background(), websocket.MessageBinary, p)
 }
 
 func (c *wsCarrier) Close(e *transport.CloseError) {
