@@ -31,7 +31,9 @@ type Agent struct {
 	//
 	// One works when the gateway has sent its welcome over it. The agent begins with
 	// what worked last at that gateway and tries the others when it fails, unless the
-	// gateway itself has refused. While a less preferred one works, the agent tries
+	// gateway itself has refused: with one of the codes Denied, Revoked, Overloaded,
+	// Draining, Duplicate or Internal, in an error without a method OnTheWay() bool
+	// that returns true. While a less preferred one works, the agent tries
 	// the better ones from time to time, and moves to one that works: the old
 	// connection serves its streams to their end.
 	Dialers []transport.Dialer

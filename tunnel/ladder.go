@@ -153,11 +153,18 @@ func (ld *ladder) snapshot() []Rung {
 // It may not when the gateway itself has answered: it said no to the identity, is busy
 // or goes away, or has a fault.
 func isOfTransport(err error) bool {
+	if permanent(err) {
+		return false
+	}
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
 		return true // a middlebox that intercepts one of them, perhaps
 	}
+	var way interface{ OnTheWay() bool }
+	if errors.As(err, &way) && way.OnTheWay() {
+		return true
+	}
 	var busy interface{ RetryDelay() time.Duration }
-	if permanent(err) || errors.As(err, &busy) {
+	if errors.As(err, &busy) && busy.RetryDelay() > 0 {
 		return false
 	}
 	return !slices.ContainsFunc([]transport.Code{

@@ -196,6 +196,22 @@ func TestACertificateThatIsNotTrustedIsAReasonToStepDown(t *testing.T) {
 	})
 }
 
+// proxyError is a refusal by something between agent and gateway.
+type proxyError struct{ error }
+
+func (proxyError) OnTheWay() bool  { return true }
+func (e proxyError) Unwrap() error { return e.error }
+
+func TestARefusalOnTheWayIsAReasonToStepDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		better, worse := &way{name: "better", err: proxyError{transport.Denied}}, &way{name: "worse"}
+		f := start(t, nil, &tunnel.Agent{Dialers: []transport.Dialer{better.dialer(), worse.dialer()}})
+		f.session(t)
+		synctest.Wait()
+		require.Equal(t, "worse", current(t, f.agent))
+	})
+}
+
 func TestTheTransportThatWorkedIsTriedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, better, worse := climber(t)

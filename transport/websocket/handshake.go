@@ -34,6 +34,10 @@ func (e *HandshakeError) Error() string {
 // RetryDelay is RetryAfter: an agent that meets this error waits at least as long.
 func (e *HandshakeError) RetryDelay() time.Duration { return e.RetryAfter }
 
+// OnTheWay reports whether something before the gateway may have answered, so that
+// an agent tries its other transports. A gateway that is busy says so itself.
+func (e *HandshakeError) OnTheWay() bool { return !e.Is(transport.Overloaded) }
+
 // Is reports whether target is what the status means.
 func (e *HandshakeError) Is(target error) bool {
 	switch e.Status {

@@ -29,6 +29,10 @@ func (e *ProxyError) Error() string { return fmt.Sprintf("proxy %s: %v", e.Proxy
 // Unwrap returns Err.
 func (e *ProxyError) Unwrap() error { return e.Err }
 
+// OnTheWay is true: it was not the gateway that refused, so an agent tries its other
+// transports.
+func (e *ProxyError) OnTheWay() bool { return true }
+
 // chooseProxy asks for the proxy on the way to target.
 func chooseProxy(choose func(*http.Request) (*url.URL, error), target *url.URL) (*url.URL, error) {
 	if choose == nil {
