@@ -109,6 +109,13 @@ func gatewayChild(ctx context.Context) error {
 				return err
 			}
 			fmt.Println("revoked")
+		case "label":
+			for i := range 20 {
+				if err := a.PutAgent(ctx, "edge", map[string]string{"round": fmt.Sprint(i)}); err != nil {
+					return err
+				}
+			}
+			fmt.Println("labelled")
 		}
 	}
 	return errors.Join(server.Close(), store.Close())

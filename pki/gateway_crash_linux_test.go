@@ -279,8 +279,9 @@ func (g *gatewayLife) live() {
 	})
 	g.during("revoke", func() { require.Equal(t, "revoked", g.tell("revoke")) })
 
+	require.Equal(t, "labelled", g.tell("label"))
 	g.stop()
-	g.start("compaction") // what it has written is mostly outdated now
+	g.start("compaction") // most of what it has written is outdated
 	g.hello()
 	g.tracer.Load().end()
 	g.stop()

@@ -53,7 +53,8 @@ type Grant struct {
 	Key Pin
 
 	// Networks are the only ones that the token may be redeemed from, at most
-	// 64; nil means from everywhere. See Source of [Registration].
+	// 64; nil means from everywhere. It is Source of [Registration] that counts,
+	// which behind a proxy is the proxy.
 	Networks []netip.Prefix
 }
 

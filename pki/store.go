@@ -41,7 +41,7 @@ import (
 // All methods may be called concurrently. A store that cannot be reached returns
 // an error; the authority then refuses, for it cannot know.
 //
-// Package pkitest holds the suite that every implementation passes.
+// Package pkitest holds the suites that every implementation passes.
 type Store interface {
 	// View runs f on a state that does not change. Puts fail.
 	View(ctx context.Context, f func(Tx) error) error

@@ -20,6 +20,20 @@ func TestFileStorePassesTheSuite(t *testing.T) {
 	})
 }
 
+func TestFileStoreIsDurable(t *testing.T) {
+	pkitest.TestDurableStore(t, func(t *testing.T) func() pki.Store {
+		path := filepath.Join(t.TempDir(), "registry")
+		var last *pki.FileStore
+		return func() pki.Store {
+			if last != nil {
+				require.NoError(t, last.Close())
+			}
+			last = openStore(t, path)
+			return last
+		}
+	})
+}
+
 func TestMemoryStoragePassesTheSuite(t *testing.T) {
 	pkitest.TestStorage(t, func(*testing.T) pki.Storage { return new(pki.MemoryStorage) })
 }

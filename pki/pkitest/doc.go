@@ -6,6 +6,7 @@
 //
 // # Not here
 //
-// Crashes: whether what was acknowledged survives one, only a test that knows
-// where an implementation keeps it can tell.
+// Crashes: [TestDurableStore] closes what it opens again. Whether what was
+// acknowledged survives a crash, only a test that knows where an implementation
+// keeps it can tell.
 package pkitest
