@@ -182,7 +182,7 @@ func TestAConnectionMustStartWithItsGrant(t *testing.T) {
 			ca := testca.New(t)
 			cfg := websocket.Config{}
 			if c.want == transport.Timeout {
-				cfg.HandshakeTimeout = 200 * time.Millisecond
+				cfg.HandshakeTimeout = 2 * time.Second
 			}
 			l := listen(t, ca.Gateway(), cfg)
 			attacker := rawAgent(t, ca, l)

@@ -346,7 +346,7 @@ func (b *syncBuffer) String() string {
 
 func TestAnInnerHandshakeThatStallsEnds(t *testing.T) {
 	ca := testca.New(t)
-	l := listen(t, anonymous(ca), websocket.Config{InnerTLS: ca.Gateway(), HandshakeTimeout: 200 * time.Millisecond})
+	l := listen(t, anonymous(ca), websocket.Config{InnerTLS: ca.Gateway(), HandshakeTimeout: 2 * time.Second})
 	c, _, err := ws.Dial(soon(t), urlOf(l.Addr())+websocket.Path, &ws.DialOptions{
 		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: outer(ca), MaxIdleConnsPerHost: -1}},
 		Subprotocols: []string{websocket.InnerSubprotocol},

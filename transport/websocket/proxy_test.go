@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,15 @@ func refusedByProxy(tb testing.TB, l *websocket.Listener, d *websocket.Dialer) e
 }
 
 func TestTheEnvironmentNamesAProxyIfTheCallerWantsThat(t *testing.T) {
+	// net/http reads the environment once, so each run needs a process of its own.
+	const own = "OUTGATE_TEST_OWN_PROCESS"
+	if os.Getenv(own) == "" {
+		again := exec.CommandContext(soon(t), os.Args[0], "-test.run=^"+t.Name()+"$")
+		again.Env = append(os.Environ(), own+"=yes")
+		said, err := again.CombinedOutput()
+		require.NoError(t, err, "%s", said)
+		return
+	}
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{})
 	u, asked := proxy(t, func(r *http.Request) int {
@@ -125,7 +136,7 @@ func TestAProxyThatMisbehavesIsAProxyErrorWithoutItsPassword(t *testing.T) {
 		{"closes", "http", func(conn net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(conn)) }, nil, "closed the connection"},
 		{"closes, SOCKS5", "socks5", func(conn net.Conn) { _, _ = io.ReadFull(conn, make([]byte, 4)) }, nil, "closed the connection"},
 		{"answers garbage", "http", answer("\x00\x01\x02garbage garbage\r\n\r\n"), nil, "none of a proxy"},
-		{"answers garbage, SOCKS5", "socks5", answer("SSH-2.0-OpenSSH_9.2\r\n"), nil, "socks"},
+		{"answers garbage, SOCKS5", "socks5", func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") }, nil, "socks"},
 		{"answers garbage, TLS", "https", answer("SSH-2.0-OpenSSH_9.2\r\n"), nil, "http://"},
 		{"echoes", "http", func(conn net.Conn) { _, _ = io.Copy(conn, conn) }, nil, "none of a proxy"},
 		{"echoes the password", "http", answer("Basic bWU6Y2FuYXJ5 me:canary\r\n\r\n"), nil, "none of a proxy"},
@@ -158,9 +169,11 @@ func TestAProxyThatMisbehavesIsAProxyErrorWithoutItsPassword(t *testing.T) {
 				_ = conn.Close()
 			}()
 			u := &url.URL{Scheme: c.scheme, Host: socket.Addr().String(), User: url.UserPassword("me", "canary")}
-			err = refusedByProxy(t, l, &websocket.Dialer{
-				TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u), Config: websocket.Config{HandshakeTimeout: timeout},
-			})
+			d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(u)}
+			if errors.Is(c.code, transport.Timeout) {
+				d.Config.HandshakeTimeout = timeout
+			}
+			err = refusedByProxy(t, l, d)
 			require.ErrorContains(t, err, c.says)
 			if c.code != nil {
 				require.ErrorIs(t, err, c.code)

@@ -4,6 +4,7 @@ package websocket_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"maps"
 	"net"
 	"net/http"
@@ -147,7 +148,11 @@ func TestWhatARealProxyRefusesIsAProxyErrorWithTheFix(t *testing.T) {
 		{"SOCKS5 to HTTP", func() *url.URL { u := tinyproxy(t, nil); u.Scheme, u.User = "socks5", wrong; return u }, transport.Timeout, "does it speak socks5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := refusedByProxy(t, l, &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(c.proxy()), Config: websocket.Config{HandshakeTimeout: time.Second}})
+			d := &websocket.Dialer{TLSClientConfig: ca.Agent("agent-1"), Proxy: http.ProxyURL(c.proxy())}
+			if errors.Is(c.code, transport.Timeout) {
+				d.Config.HandshakeTimeout = time.Second
+			}
+			err := refusedByProxy(t, l, d)
 			require.ErrorContains(t, err, c.says)
 			if c.code != nil {
 				require.ErrorIs(t, err, c.code)

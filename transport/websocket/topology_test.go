@@ -165,6 +165,9 @@ func bulkBothWays(t *testing.T, from, to transport.Mux) {
 	_, _ = rand.Read(there)
 	_, _ = rand.Read(back)
 	opened, accepted := open(t, from, to)
+	deadline := time.Now().Add(2 * time.Minute) // a bound for machines that are busy
+	require.NoError(t, opened.SetDeadline(deadline))
+	require.NoError(t, accepted.SetDeadline(deadline))
 	wrote := make(chan error, 2)
 	go func() {
 		_, err := opened.Write(there)
