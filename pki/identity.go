@@ -102,7 +102,8 @@ func (i *Identity) Certificate() *tls.Certificate { return i.now().certificate }
 // ClientTLS is a configuration to reach the gateway as this agent: TLS 1.3, no
 // session resumption. It presents the newest certificate at each handshake, also
 // when that was renewed after the configuration was made. The roots are those of
-// the moment: ask for a new configuration for each connection.
+// the moment, so ask for a new configuration for each connection: the
+// GetTLSClientConfig of a transport's Dialer does.
 func (i *Identity) ClientTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,

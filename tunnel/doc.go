@@ -5,7 +5,7 @@
 //
 //	agent := &tunnel.Agent{
 //		Gateways: []string{"https://gateway.example.com"},
-//		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
+//		Dialers:  []transport.Dialer{&websocket.Dialer{GetTLSClientConfig: identity.ClientTLS}},
 //		Policy:   rules,
 //	}
 //	err := agent.Run(ctx)

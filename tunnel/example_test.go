@@ -40,7 +40,7 @@ func ExampleAgent() {
 	go identity.Run(ctx, registrar) // renews the certificate
 	agent := &tunnel.Agent{
 		Gateways: []string{"https://gateway.example.com"},
-		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
+		Dialers:  []transport.Dialer{&websocket.Dialer{GetTLSClientConfig: identity.ClientTLS}},
 		Policy:   rules, // what may be reached: see policy.Parse
 	}
 	log.Fatal(agent.Run(ctx))

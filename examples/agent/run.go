@@ -74,12 +74,8 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 
 // dialers are the transports that the configuration asks for, the preferred one first.
 func (c *config) dialers(id *pki.Identity) []transport.Dialer {
-	ws := dialer{"websocket", func(ctx context.Context, gateway string) (transport.Mux, error) {
-		return (&websocket.Dialer{TLSClientConfig: id.ClientTLS(), Proxy: http.ProxyFromEnvironment}).Dial(ctx, gateway)
-	}}
-	udp := dialer{"quic", func(ctx context.Context, gateway string) (transport.Mux, error) {
-		return (&quic.Dialer{TLSClientConfig: id.ClientTLS()}).Dial(ctx, gateway)
-	}}
+	ws := &websocket.Dialer{GetTLSClientConfig: id.ClientTLS, Proxy: http.ProxyFromEnvironment}
+	udp := &quic.Dialer{GetTLSClientConfig: id.ClientTLS}
 	switch c.Transport {
 	case "websocket":
 		return []transport.Dialer{ws}
@@ -88,16 +84,4 @@ func (c *config) dialers(id *pki.Identity) []transport.Dialer {
 	default:
 		return []transport.Dialer{ws, udp}
 	}
-}
-
-// dialer dials with the newest certificate and the newest roots.
-type dialer struct {
-	name string
-	dial func(ctx context.Context, gateway string) (transport.Mux, error)
-}
-
-func (d dialer) String() string { return d.name }
-
-func (d dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error) {
-	return d.dial(ctx, gateway)
 }

@@ -67,7 +67,7 @@ func (q *quickstart) run(ctx context.Context) (err error) {
 
 	agent := &tunnel.Agent{
 		Gateways: []string{gw.url},
-		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
+		Dialers:  []transport.Dialer{&websocket.Dialer{GetTLSClientConfig: identity.ClientTLS}},
 		Policy:   rules,
 		Name:     identity.Agent(),
 		Logger:   q.log.With("side", "agent"),
@@ -85,7 +85,7 @@ func (q *quickstart) run(ctx context.Context) (err error) {
 
 	agent = &tunnel.Agent{
 		Gateways: []string{gw.quicURL},
-		Dialers:  []transport.Dialer{&quic.Dialer{TLSClientConfig: identity.ClientTLS()}},
+		Dialers:  []transport.Dialer{&quic.Dialer{GetTLSClientConfig: identity.ClientTLS}},
 		Policy:   rules,
 		Name:     identity.Agent(),
 		Logger:   q.log.With("side", "agent"),

@@ -30,6 +30,11 @@ type Dialer struct {
 	// "outgate/1" and none. Required; it is not modified.
 	TLSClientConfig *tls.Config
 
+	// GetTLSClientConfig, if it is set, is asked at each Dial instead of
+	// TLSClientConfig, so that roots which have changed meanwhile are those that
+	// count. pki.Identity.ClientTLS is one.
+	GetTLSClientConfig func() *tls.Config
+
 	// HandshakeTimeout bounds one Dial, in addition to its ctx. Zero means 10 s.
 	HandshakeTimeout time.Duration
 
@@ -58,7 +63,11 @@ func (d *Dialer) Dial(ctx context.Context, gateway string) (transport.Mux, error
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := clientTLS(d.TLSClientConfig, host)
+	own := d.TLSClientConfig
+	if d.GetTLSClientConfig != nil {
+		own = d.GetTLSClientConfig()
+	}
+	tlsConfig, err := clientTLS(own, host)
 	if err != nil {
 		return nil, err
 	}

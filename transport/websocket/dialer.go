@@ -24,6 +24,11 @@ type Dialer struct {
 	// resumes no sessions.
 	TLSClientConfig *tls.Config
 
+	// GetTLSClientConfig, if it is set, is asked at each Dial instead of
+	// TLSClientConfig, so that roots which have changed meanwhile are those that
+	// count. pki.Identity.ClientTLS is one.
+	GetTLSClientConfig func() *tls.Config
+
 	// OuterTLS puts the mutual TLS inside the WebSocket, for a gateway whose
 	// Config.InnerTLS is set: the TLS around the WebSocket may then end at a load
 	// balancer or an inspecting proxy. OuterTLS is for that one: the zero
@@ -99,12 +104,16 @@ func (d *Dialer) newAttempt(gateway string) (*attempt, error) {
 		return nil, err
 	}
 	a.socket.dial = dialThrough(d.NetDial, a.proxy, d.ProxyTLS)
+	own := d.TLSClientConfig
+	if d.GetTLSClientConfig != nil {
+		own = d.GetTLSClientConfig()
+	}
 	if !inner {
-		a.outer, err = agentTLS(d.TLSClientConfig, http1)
+		a.outer, err = agentTLS(own, http1)
 		return a, err
 	}
 	a.outer = clientTLS(d.OuterTLS, http1)
-	if a.inner, err = agentTLS(d.TLSClientConfig, subprotocols(a.speaks)...); err == nil && a.inner.ServerName == "" {
+	if a.inner, err = agentTLS(own, subprotocols(a.speaks)...); err == nil && a.inner.ServerName == "" {
 		a.inner.ServerName = target.Hostname()
 	}
 	return a, err

@@ -77,7 +77,7 @@ func run(ctx context.Context) (err error) {
 	}
 	agent := &tunnel.Agent{
 		Gateways: []string{*gateway},
-		Dialers:  []transport.Dialer{&websocket.Dialer{TLSClientConfig: identity.ClientTLS()}},
+		Dialers:  []transport.Dialer{&websocket.Dialer{GetTLSClientConfig: identity.ClientTLS}},
 		Policy:   rules,
 		Name:     identity.Agent(),
 	}

@@ -43,12 +43,12 @@ type system struct {
 func overEachCarrier(t *testing.T, pg *pgtest.Server, f func(t *testing.T, s *system)) {
 	t.Run("websocket", func(t *testing.T) {
 		f(t, start(t, pg, func(g *gateway, i *pki.Identity) (string, transport.Dialer) {
-			return g.url, &websocket.Dialer{TLSClientConfig: i.ClientTLS()}
+			return g.url, &websocket.Dialer{GetTLSClientConfig: i.ClientTLS}
 		}))
 	})
 	t.Run("quic", func(t *testing.T) {
 		f(t, start(t, pg, func(g *gateway, i *pki.Identity) (string, transport.Dialer) {
-			return g.quicURL, &quic.Dialer{TLSClientConfig: i.ClientTLS()}
+			return g.quicURL, &quic.Dialer{GetTLSClientConfig: i.ClientTLS}
 		}))
 	})
 }
