@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"io"
+	"maps"
 	"math"
 	"runtime"
 	"testing"
@@ -296,7 +297,7 @@ func readCredits(r raw) <-chan map[uint32]int {
 			case creditFrame:
 				limits[binary.BigEndian.Uint32(h[4:])] = int(binary.BigEndian.Uint64(payload))
 			case pongFrame:
-				credits <- limits
+				credits <- maps.Clone(limits) // as more may come
 			}
 		}
 	}()
