@@ -57,9 +57,10 @@ type Config struct {
 	//
 	// QUIC stops a whole connection when this is used up by readers that have
 	// stopped (RFC 9000, section 4.1), so it has to be large. Zero means room for
-	// MaxStreams fresh streams in each direction plus 256 streams at StreamWindow:
-	// 284 MiB with the other defaults. Memory is used only while data waits for
-	// its reader. Less than the fresh streams need, 32 MiB by default, is refused.
+	// MaxStreams fresh streams in each direction plus 256 streams at StreamWindow,
+	// and a third on top since credit comes back late: 379 MiB with the other
+	// defaults. Memory is used only while data waits for its reader. Less than the
+	// fresh streams need, 43 MiB by default, is refused.
 	ConnectionWindow int
 
 	// IdleTimeout is how long a silent peer is waited for. After a third of it
@@ -69,6 +70,10 @@ type Config struct {
 	// is less. Zero means 9 s. Less than 5 s is refused.
 	IdleTimeout time.Duration
 }
+
+// withLag is the window in which there is always room for so many bytes: the QUIC
+// implementation gives credit back when a quarter of the window has been read.
+func withLag(room int) int { return room + room/3 + 1 }
 
 // quic returns the configuration of the QUIC implementation. A handshake has the
 // time given.
@@ -90,9 +95,9 @@ func (c Config) quic(handshake time.Duration) (*quic.Config, error) {
 	// connection's window, which therefore does not grow either. Streams that
 	// either side opened count.
 	fresh := 2 * streams * freshWindow
-	whole := cmp.Or(c.ConnectionWindow, fresh+grownStreams*(window-freshWindow))
-	if whole < fresh {
-		return nil, fmt.Errorf("quic: Config.ConnectionWindow is %d bytes; %d streams need at least %d, or stalled ones freeze the connection", whole, streams, fresh)
+	whole := cmp.Or(c.ConnectionWindow, withLag(fresh+grownStreams*(window-freshWindow)))
+	if least := withLag(fresh); whole < least {
+		return nil, fmt.Errorf("quic: Config.ConnectionWindow is %d bytes; %d streams need at least %d, or stalled ones freeze the connection", whole, streams, least)
 	}
 	return &quic.Config{
 		// The library gives up after twice this value, and after this value of
