@@ -24,7 +24,7 @@ func TestStalledStreamsHoldBoundedMemory(t *testing.T) {
 		ca := testca.New(t)
 		identity, err := credentialsOf(ca.Gateway(), ca.Pool())
 		require.NoError(t, err)
-		gateway := spawn(t, order{Role: "gateway", Carrier: c.name, Identities: []credentials{identity}})
+		gateway := spawn(t, order{Role: "gateway", Carrier: c.name, Opens: -1, Identities: []credentials{identity}})
 		first, err := gateway.answer()
 		require.NoError(t, err)
 		url := "https://" + first.Addr

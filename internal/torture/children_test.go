@@ -17,12 +17,12 @@ import (
 )
 
 // beGateway serves tunnels and reports when asked.
-func beGateway(c carrier, ids []identities, questions *json.Decoder, answers *json.Encoder) error {
+func beGateway(c carrier, ids []identities, o *order, questions *json.Decoder, answers *json.Encoder) error {
 	l, err := c.listen(ids[0].gateway)
 	if err != nil {
 		return err
 	}
-	g := &tunnel.Gateway{MaxOpensPerSecond: -1}
+	g := &tunnel.Gateway{MaxOpensPerSecond: o.Opens}
 	if err := offer(g.Handle); err != nil {
 		return err
 	}

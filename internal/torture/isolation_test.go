@@ -94,7 +94,7 @@ func newWard(tb testing.TB, c carrier) *ward {
 	require.NoError(tb, err)
 	w := &ward{gateway: &tunnel.Gateway{Liveness: liveness, MaxOpensPerSecond: -1}}
 	w.agent = &tunnel.Agent{
-		Gateways: []string{urlOf(l.Addr())}, Dialers: []transport.Dialer{c.dialer(ids.agent)}, Policy: policy.InsecureAllowAll(), Liveness: liveness, MaxOpensPerSecond: -1,
+		Gateways: []string{urlOf(l.Addr())}, Dialers: []transport.Dialer{c.dialer(ids.agent)}, Policy: policy.InsecureAllowAll(), MaxOpensPerSecond: -1, Liveness: liveness,
 	}
 	require.NoError(tb, offer(w.agent.Handle))
 	require.NoError(tb, w.agent.Handle(stallService, tunnel.HandlerFunc(func(_ context.Context, in *tunnel.Incoming) {

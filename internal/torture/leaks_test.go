@@ -39,7 +39,7 @@ func TestSessionsAndStreamsLeaveNothingBehind(t *testing.T) {
 		run := func(t *testing.T, n int, watch func(done int)) {
 			l, err := c.listen(gateway)
 			require.NoError(t, err)
-			g := &tunnel.Gateway{}
+			g := &tunnel.Gateway{MaxOpensPerSecond: -1}
 			require.NoError(t, offer(g.Handle))
 			served := make(chan error, 1)
 			go func() { served <- g.Serve(context.Background(), l) }()
@@ -77,7 +77,7 @@ func TestSessionsAndStreamsLeaveNothingBehind(t *testing.T) {
 // oneSession connects an agent, has both sides open streams that carry something, and
 // ends it.
 func oneSession(ctx context.Context, c carrier, config *tls.Config, g *tunnel.Gateway, url string, streams int) error {
-	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll()}
+	a := &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll(), MaxOpensPerSecond: -1}
 	if err := offer(a.Handle); err != nil {
 		return err
 	}

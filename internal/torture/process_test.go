@@ -30,8 +30,9 @@ type order struct {
 	URL        string        // of the gateway; empty at the gateway
 	Identities []credentials // one for each agent, or the gateway's
 
-	Seed content // of a source
-	Size int64   // of a source: bytes on its stream; negative is without end
+	Opens int     // of a gateway: MaxOpensPerSecond
+	Seed  content // of a source
+	Size  int64   // of a source: bytes on its stream; negative is without end
 }
 
 // question is what a parent asks.
@@ -76,7 +77,7 @@ func (o *order) obey(questions *json.Decoder, answers *json.Encoder) error {
 	case "source":
 		return beSource(carriers[i], ids, o, questions, answers)
 	case "gateway":
-		return beGateway(carriers[i], ids, questions, answers)
+		return beGateway(carriers[i], ids, o, questions, answers)
 	case "agents":
 		return beAgents(carriers[i], ids, o, questions, answers)
 	}

@@ -65,7 +65,7 @@ func serveTunnels(tb testing.TB, c carrier, config *tls.Config) (g *tunnel.Gatew
 	tb.Helper()
 	l, err := c.listen(config)
 	require.NoError(tb, err)
-	g = &tunnel.Gateway{}
+	g = &tunnel.Gateway{MaxOpensPerSecond: -1}
 	require.NoError(tb, offer(g.Handle))
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(context.Background(), l) }()
@@ -80,7 +80,7 @@ func serveTunnels(tb testing.TB, c carrier, config *tls.Config) (g *tunnel.Gatew
 // test at the latest. It is connected when runAgent returns.
 func runAgent(tb testing.TB, c carrier, config *tls.Config, url string) (a *tunnel.Agent, stop func()) {
 	tb.Helper()
-	a = &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll()}
+	a = &tunnel.Agent{Gateways: []string{url}, Dialers: []transport.Dialer{c.dialer(config)}, Policy: policy.InsecureAllowAll(), MaxOpensPerSecond: -1}
 	require.NoError(tb, offer(a.Handle))
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
