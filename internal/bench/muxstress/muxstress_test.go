@@ -15,8 +15,9 @@ func TestOurMultiplexersPassTheSuiteOfLibp2p(t *testing.T) {
 	ca := testca.New(t)
 	agent, gateway := ca.Agent("agent-1"), ca.Gateway()
 	for name, m := range map[string]network.Multiplexer{
-		"smux": overWebSocket(agent, gateway, websocket.Config{}),
-		"quic": overQUIC(agent, gateway),
+		"native": overWebSocket(agent, gateway, websocket.Config{Multiplexer: websocket.Native}),
+		"smux":   overWebSocket(agent, gateway, websocket.Config{Multiplexer: websocket.Smux}),
+		"quic":   overQUIC(agent, gateway),
 	} {
 		t.Run(name, func(t *testing.T) { muxtest.SubtestAll(t, m) })
 	}
