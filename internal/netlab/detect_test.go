@@ -116,7 +116,7 @@ var kinds = []flow{
 func TestBothSidesNoticeADeadPeer(t *testing.T) {
 	perDeath, rounds := 1, 1
 	if full() {
-		perDeath, rounds = 4, 8
+		perDeath, rounds = 5, 6
 	}
 	onEachCarrier(t, func(t *testing.T, c carrier) {
 		s := newScene(t, c, sceneConfig{agents: perDeath * len(agentDeaths), backoffMax: time.Second})
@@ -312,7 +312,7 @@ func (x *times) report(t *testing.T, carrier string) {
 func TestAgentsComeBackAfterALongOutage(t *testing.T) {
 	agents, outage := 2, 12*time.Second
 	if full() {
-		agents, outage = 16, 30*time.Second
+		agents, outage = 16, 20*time.Second
 	}
 	onEachCarrier(t, func(t *testing.T, c carrier) {
 		s := newScene(t, c, sceneConfig{agents: agents})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -26,10 +27,13 @@ func TestMain(m *testing.M) {
 		os.Exit(asRoot())
 	}
 	flag.Parse()
-	if !full() {
-		// These tests wait for most of their time. The full run measures, and wants quiet.
-		_ = flag.Set("test.parallel", "32")
+	// These tests wait for most of their time. The full run measures, and wants quiet: the
+	// carriers side by side, the tests one after the other.
+	parallel := 32
+	if full() {
+		parallel = len(carriers)
 	}
+	_ = flag.Set("test.parallel", strconv.Itoa(parallel))
 	goleak.VerifyTestMain(m)
 }
 
