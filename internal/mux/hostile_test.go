@@ -241,6 +241,8 @@ func TestTheMemoryOfAConnectionIsBounded(t *testing.T) {
 	}
 	attacker.send(open, data(1, firstCredit/2)) // which makes it tell the credit
 	attacker.send(frame64(pingFrame, 0, 1))
+	eventually(t, credits, "the PONG, which overtakes CREDIT")
+	attacker.send(frame64(pingFrame, 0, 2))
 	limits := eventually(t, credits, "the credit of all streams")
 	total := 0
 	for i := range uint32(streams) {
@@ -279,9 +281,9 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// readCredits returns the limits of all streams up to the first PONG, and reads on.
+// readCredits returns the limits of all streams up to each PONG.
 func readCredits(r raw) <-chan map[uint32]int {
-	credits := make(chan map[uint32]int, 1)
+	credits := make(chan map[uint32]int, 2)
 	go func() {
 		limits := map[uint32]int{}
 		for {
