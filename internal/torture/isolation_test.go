@@ -27,7 +27,7 @@ func TestStalledStreamsHurtNobodyElse(t *testing.T) {
 			t.Run(fmt.Sprintf("stalled=%d", n), func(t *testing.T) {
 				w := newWard(t, c)
 				w.stall(t, n)
-				size := int64(scaled(t, 320, 4, "MiB for the healthy stream")) << 20
+				size := int64(scaled(t, 64, 4, "MiB for the healthy stream")) << 20
 				pings := w.watchPings()
 				took, err := w.read(soon(t), size)
 				require.NoError(t, err)
