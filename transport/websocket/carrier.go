@@ -27,7 +27,7 @@ type carrier interface {
 type wsCarrier struct {
 	ws      *websocket.Conn
 	conn    net.Conn  // below TLS, so that closing it never waits for the peer
-	cork    *cork     // the same, if it can collect the records of a message; or nil
+	cork    *corked     // the same, if it can collect the records of a message; or nil
 	masked  io.Writer // where a client writes its frames; nil for a server
 	message io.Reader // what is being read, or nil
 }
@@ -39,7 +39,7 @@ func newWSCarrier(ws *websocket.Conn, conn net.Conn, cfg Config) *wsCarrier {
 		conn = c.NetConn()
 	}
 	c := &wsCarrier{ws: ws, conn: conn}
-	c.cork, _ = conn.(*cork)
+	c.cork, _ = conn.(*corked)
 	tune(conn, cfg.WriteTimeout)
 	return c
 }
@@ -79,9 +79,9 @@ func (c *wsCarrier) WriteMessage(p []byte) error {
 	if c.cork == nil {
 		return c.writeMessage(p)
 	}
-	c.cork.collect()
+	c.cork.Cork()
 	err := c.writeMessage(p)
-	if flushed := c.cork.flush(); err == nil {
+	if flushed := c.cork.Uncork(); err == nil {
 		err = flushed
 	}
 	return err

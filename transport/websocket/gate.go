@@ -196,7 +196,7 @@ func (guest *guest) NetConn() net.Conn { return guest.Conn }
 func (g *gate) Accept() (net.Conn, error) {
 	for {
 		if guest := g.next(); guest != nil {
-			return &cork{Conn: guest}, nil
+			return newCorked(guest), nil
 		}
 		select {
 		case <-g.wake:

@@ -18,7 +18,7 @@ import (
 // there says more than that the connection is lost.
 type innerCarrier struct {
 	*tls.Conn
-	cork *cork // between the inner TLS and the WebSocket: one message for the records of a batch
+	cork *corked // between the inner TLS and the WebSocket: one message for the records of a batch
 	ws   *wsCarrier
 }
 
@@ -26,7 +26,7 @@ type innerCarrier struct {
 // negotiate the subprotocol once more, by ALPN, because that of the WebSocket was for
 // everybody between to read and to change.
 func newInnerCarrier(ctx context.Context, ws *wsCarrier, as func(net.Conn, *tls.Config) *tls.Conn, c *tls.Config, subprotocol string) (*innerCarrier, error) {
-	below := &cork{Conn: messages{ws}}
+	below := newCorked(messages{ws})
 	inner := &innerCarrier{as(below, c), below, ws}
 	stop := context.AfterFunc(ctx, ws.Cut)
 	err := inner.Handshake() //nolint:noctx // HandshakeContext would wait for a goodbye when ctx ends
@@ -53,9 +53,9 @@ func (c *innerCarrier) Read(p []byte) (int, error) {
 
 // WriteMessage implements carrier.
 func (c *innerCarrier) WriteMessage(p []byte) error {
-	c.cork.collect()
+	c.cork.Cork()
 	_, err := c.Write(p)
-	if flushed := c.cork.flush(); err == nil {
+	if flushed := c.cork.Uncork(); err == nil {
 		err = flushed
 	}
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *socket) dialWith(ctx context.Context) netDial {
 			_ = conn.Close()
 			return nil, net.ErrClosed
 		}
-		s.conn = &cork{Conn: conn}
+		s.conn = newCorked(conn)
 		s.all = append(s.all, s.conn)
 		return s.conn, nil
 	}
