@@ -36,7 +36,8 @@ var keys = []string{"gateways", "transport", "pins", "ca_file", "name", "token_f
 // config is a configuration that was checked.
 type config struct {
 	fields
-	rules *policy.Rules  // nil: no policy
+	path  string
+	rules *policy.Rules  // without a policy they allow nothing
 	roots *x509.CertPool // nil: the system's
 }
 
@@ -55,6 +56,7 @@ func loadConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
+	c.path = path
 	return c, nil
 }
 
@@ -88,12 +90,30 @@ func parseConfig(text []byte) (*config, error) {
 	if len(c.Pins) > 0 && c.CAFile != "" {
 		return nil, errors.New("pins and ca_file are two ways to trust the gateway; keep one")
 	}
+	rules := []byte(nothing)
 	if !c.Policy.IsZero() {
-		if c.rules, err = policy.Parse(bytes.NewReader(policyText(text, root))); err != nil {
-			return nil, err
-		}
+		rules = policyText(text, root)
+	}
+	if c.rules, err = policy.Parse(bytes.NewReader(rules)); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// nothing is the policy of a configuration that has none.
+const nothing = "enable_access_restrictions: true\nallowed_endpoints: []\n"
+
+// parseRules is parseConfig for whom only the policy concerns.
+func parseRules(r io.Reader) (*policy.Rules, error) {
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseConfig(text)
+	if err != nil {
+		return nil, err
+	}
+	return c.rules, nil
 }
 
 // parseMapping parses a text that is one mapping, in block style.

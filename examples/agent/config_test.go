@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/outgate/outgate/policy"
 )
 
 const whole = `# what the owner wrote
@@ -45,7 +47,9 @@ func TestConfigDefaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "auto", c.Transport)
 	assert.Equal(t, slog.LevelInfo, c.LogLevel)
-	assert.Nil(t, c.rules, "no policy is no policy")
+	target, err := policy.ParseTarget("tcp", "db.internal:5432")
+	require.NoError(t, err)
+	require.Error(t, c.rules.Authorize(t.Context(), policy.Request{Target: target}), "no policy allows nothing")
 }
 
 func TestConfigErrorsNameTheLineOfTheFile(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outgate/outgate/pki"
+	"github.com/outgate/outgate/policy"
 	"github.com/outgate/outgate/transport"
 	"github.com/outgate/outgate/transport/quic"
 	"github.com/outgate/outgate/transport/websocket"
@@ -33,18 +34,21 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 	}
 	log.Info("enrolled", "agent", id.Agent(), "until", id.Status().NotAfter)
 
+	rules := &policy.File{Path: c.path, Parse: parseRules, Logger: log}
+	if err := rules.Reload(); err != nil {
+		return err
+	}
+	if c.Policy.IsZero() {
+		log.Warn("there is no policy, so the gateway can reach nothing; add one to the configuration")
+	}
+	log.Info("policy", "digest", rules.Digest())
 	agent := &tunnel.Agent{
 		Gateways: c.Gateways,
 		Dialers:  c.dialers(id),
+		Policy:   rules,
 		Name:     id.Agent(),
 		Software: "outgate-agent/" + version(),
 		Logger:   log,
-	}
-	if c.rules == nil {
-		log.Warn("there is no policy, so the gateway can reach nothing; add one to the configuration")
-	} else {
-		agent.Policy = c.rules
-		log.Info("policy", "digest", c.rules.Digest())
 	}
 
 	// Whichever ends first ends the other: without a certificate there is no
@@ -53,6 +57,7 @@ func run(ctx context.Context, c *config, in io.Reader, logs io.Writer) (err erro
 	defer end(nil)
 	var running sync.WaitGroup
 	running.Go(func() { end(id.Run(life, registrar)) })
+	running.Go(func() { _ = rules.Run(life) }) // a policy that was changed counts at once
 	running.Go(func() { end(agent.Run(life)) })
 	select {
 	case <-ctx.Done():

@@ -32,6 +32,7 @@ type server struct {
 	log       *slog.Logger
 
 	store   *pki.FileStore
+	web     *websocket.Listener
 	https   net.Listener
 	admin   net.Listener
 	agents  []transport.Listener
@@ -73,11 +74,11 @@ func newServer(ctx context.Context, o options, log *slog.Logger) (_ *server, err
 	}
 	s.url = "https://" + net.JoinHostPort(o.names[0], port)
 
-	web := websocket.NewListener(websocket.Config{Logger: log})
-	s.agents = append(s.agents, web)
+	s.web = websocket.NewListener(websocket.Config{Logger: log})
+	s.agents = append(s.agents, s.web)
 	routes := http.NewServeMux()
 	routes.Handle("/outgate/v1/", pki.Handler(s.authority, pki.HandlerConfig{Logger: log}))
-	routes.Handle(websocket.Path, web)
+	routes.Handle(websocket.Path, s.web)
 	s.handler = routes
 	if o.quic {
 		config, err := s.authority.ServerTLS(tls.RequireAndVerifyClientCert, o.names...)
@@ -142,18 +143,19 @@ func (s *server) run(ctx context.Context) error {
 	outlasting, endRest := context.WithCancel(context.WithoutCancel(ctx)) // outlives them by the drain
 	defer endRest()
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)
-	https := &http.Server{Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: 10 * time.Second, ErrorLog: errorLog}
+	https := &http.Server{Handler: s.handler, TLSConfig: s.tls, ErrorLog: errorLog}
 	admin := &http.Server{
 		Handler:           newAdmin(s),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          errorLog,
 		BaseContext:       func(net.Listener) context.Context { return outlasting },
 	}
+	guarded := s.web.Guard(https, s.https)
 	var serving sync.WaitGroup
 	start := func(what string, serve func() error) {
 		serving.Go(func() { end(fmt.Errorf("%s: %w", what, serve())) })
 	}
-	start("https", func() error { return https.ServeTLS(s.https, "", "") })
+	start("https", func() error { return https.ServeTLS(guarded, "", "") })
 	serving.Go(func() { _ = s.authority.Follower.Run(outlasting) }) // ends with it
 	start("admin", func() error { return admin.Serve(s.admin) })
 	for _, ln := range s.agents {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/outgate/outgate/pki"
 	"github.com/outgate/outgate/transport"
@@ -69,13 +68,13 @@ func startGateway(log *slog.Logger) (*gateway, error) {
 		quicURL:   "https://" + udp.Addr().String(),
 		pin:       pki.PinOf(cert),
 		https: &http.Server{
-			Handler:           routes,
-			TLSConfig:         httpsTLS,
-			ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+			Handler:   routes,
+			TLSConfig: httpsTLS,
+			ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
 	}
-	g.serving.Go(func() { _ = g.https.ServeTLS(tcp, "", "") }) // until stop
+	guarded := web.Guard(g.https, tcp)
+	g.serving.Go(func() { _ = g.https.ServeTLS(guarded, "", "") }) // until stop
 	for _, ln := range []transport.Listener{web, udp} {
 		g.serving.Go(func() { _ = g.tunnel.Serve(context.Background(), ln) }) // until stop
 	}

@@ -86,12 +86,13 @@ func run(ctx context.Context) error {
 	routes.Handle("POST /agents/{name}/token", operator(tokens(authority)))
 	daemons := pool(gateway)
 	routes.Handle("GET /agents/{name}/{page...}", operator(adminPages(daemons)))
-	server := &http.Server{Handler: routes, TLSConfig: config, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: routes, TLSConfig: config}
 
 	fmt.Printf("listening  %s\npin        %s\npassword   %s\n", ln.Addr(), pki.PinOf(cert), password)
 	ended := make(chan error, 2)
 	go func() { ended <- gateway.Serve(context.WithoutCancel(ctx), tunnels) }()
-	go func() { ended <- server.ServeTLS(ln, "", "") }()
+	guarded := tunnels.Guard(server, ln) // strangers cost little
+	go func() { ended <- server.ServeTLS(guarded, "", "") }()
 	select {
 	case <-ctx.Done():
 	case err = <-ended:

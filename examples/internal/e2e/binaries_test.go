@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -39,6 +40,7 @@ func TestBinaries(t *testing.T) {
 		})
 	}
 	t.Run("what an agent's policy does not allow is refused, and said so", b.testDenied)
+	t.Run("a policy that changes counts at once, for open connections too", b.testTightened)
 	t.Run("the printed instructions work as they are", b.testInstructions)
 	t.Run("an agent that cannot enrol says why in one line", b.testEnrolment)
 	t.Run("a revoked agent is cut off and gives up", b.testRevoked)
@@ -177,6 +179,40 @@ func (b *binaries) testDenied(t *testing.T) {
 	_, err = conn.Read(make([]byte, 1))
 	assert.ErrorIs(t, err, syscall.ECONNRESET, "not a clean end")
 	assert.Contains(t, forward.WaitFor("connection failed:", 1), "denied by policy")
+}
+
+func (b *binaries) testTightened(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	dir := b.tempDir()
+	n := b.serve(t, filepath.Join(b.tempDir(), "state"), "127.0.0.1:0")
+	n.grant(t, "web-2", dir)
+	agent := b.run(t, dir, n.config("web-2", "websocket", ln.Addr().String()), "")
+	n.waitForAgent("web-2", 1)
+	_, local := n.forward(t, "web-2", ln.Addr().String())
+	conn, err := net.Dial("tcp", local)
+	require.NoError(t, err)
+	defer conn.Close()
+	target, err := ln.Accept()
+	require.NoError(t, err)
+	defer target.Close()
+	_, err = target.Write([]byte("open"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 4))
+	require.NoError(t, err)
+
+	path := filepath.Join(dir, "agent.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("no mapping"), 0o600))
+	agent.WaitFor("level=ERROR", 1) // and the one before stays
+	_, err = target.Write([]byte("open"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 4))
+	require.NoError(t, err)
+
+	require.NoError(t, os.WriteFile(path, []byte(n.config("web-2", "websocket", "127.0.0.1:1")), 0o600))
+	_, err = conn.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, syscall.ECONNRESET, "not a clean end")
 }
 
 func (b *binaries) testInstructions(t *testing.T) {
