@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/outgate/outgate/internal/wire"
 	"github.com/outgate/outgate/transport"
@@ -16,18 +17,19 @@ func (g *Gateway) Reverify() {
 	for _, s := range g.allSessions() {
 		for _, l := range s.snapshot() {
 			if err := g.verify(l.mux); err != nil && !temporary(err) {
-				g.end(l, err)
+				g.end(s, l, err)
 			}
 		}
 	}
 }
 
-// end closes a connection beside whatever else goes on.
-func (g *Gateway) end(l *link, cause error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.draining {
-		return // it is being closed, and nobody may join who waits for that
+// end closes a connection beside whatever else goes on. While the connection is in
+// its session, whoever waits for g.connections waits for it, and for this too.
+func (g *Gateway) end(s *session, l *link, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.links, l) {
+		return
 	}
 	l.log.Warn("ending a connection that is no longer good", "error", cause)
 	g.connections.Go(func() { l.close(verdictCode(cause), wire.PrintableReason(cause.Error())) })

@@ -117,6 +117,34 @@ func TestReverifyEndsWhatIsNoLongerGood(t *testing.T) {
 	})
 }
 
+func TestReverifyEndsWhatIsNoLongerGoodInADrainingGatewayToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var list blocklist
+		f := start(t, &tunnel.Gateway{Verify: list.check}, nil)
+		require.NoError(t, f.agent.Handle(echoService, echo))
+		s := f.session(t)
+		stream, err := s.Open(t.Context(), echoTarget())
+		require.NoError(t, err)
+		requireEcho(t, stream)
+
+		patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- f.gateway.Shutdown(patient) }()
+		synctest.Wait()
+		requireEcho(t, stream)
+
+		began := time.Now()
+		list.block("agent-1", errBlocked)
+		f.gateway.Reverify()
+		_, err = stream.Read(make([]byte, 1))
+		require.ErrorIs(t, err, transport.Revoked)
+		require.NoError(t, <-drained, "nothing is left to wait for")
+		require.Less(t, time.Since(began), time.Second)
+		f.gateway.Reverify() // and there is nothing left to end
+	})
+}
+
 // A verdict that changes while an agent connects, between the question and its
 // place in the list that Reverify goes through, is not missed.
 func TestAVerdictThatChangesDuringTheHandshakeIsNotMissed(t *testing.T) {
