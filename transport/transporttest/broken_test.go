@@ -323,11 +323,9 @@ var faults = []struct {
 	}},
 	{"MaxStreams", "no limit", func() broken {
 		return broken{open: func(ctx context.Context, m transport.Mux) (transport.Stream, error) {
-			opening, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
-			defer cancel()
-			s, err := m.OpenStream(opening)
+			s, err := m.OpenStream(ctx)
 			if errors.Is(err, context.DeadlineExceeded) {
-				return &faultyStream{}, nil
+				return &faultyStream{write: func([]byte) (int, error) { return 0, net.ErrClosed }}, nil
 			}
 			return s, err
 		}}

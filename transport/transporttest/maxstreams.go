@@ -79,10 +79,9 @@ func slotsComeBack(t *trial) {
 	// Each kind of end must have held every slot once, so no more than a few
 	// thousand streams; and so each kind for one of the sides only.
 	rounds := min(t.harness.MaxStreams+10, 2000)
-	way := 0
 	t.eachWay(func(c oneWay) {
 		for i, e := range ends {
-			if i%2 != way {
+			if (i%2 == 0) != c.byDialed {
 				continue
 			}
 			for i := range rounds {
@@ -91,6 +90,5 @@ func slotsComeBack(t *trial) {
 				require.NoError(t, e.end(s, t.acceptOnly(c.acceptor)), "%s: %s", c.name, e.name)
 			}
 		}
-		way++
 	})
 }

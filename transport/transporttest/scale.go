@@ -98,7 +98,7 @@ func bigEchoes(t *trial) {
 		})
 		read := async(func() error {
 			sum := sha256.New()
-			if n, err := io.Copy(sum, s); err != nil {
+			if n, err := io.Copy(sum, movement{s, t}); err != nil {
 				return fmt.Errorf("after %d bytes: %w", n, err)
 			}
 			if want := sha256.Sum256(data); !bytes.Equal(sum.Sum(nil), want[:]) {
@@ -109,6 +109,18 @@ func bigEchoes(t *trial) {
 		echoes = append(echoes, pending{fmt.Sprintf("writer %d", i), write}, pending{fmt.Sprintf("echo %d", i), read})
 	}
 	for _, e := range echoes {
-		require.NoError(t, waitLong(t, e.err, e.what), e.what)
+		require.NoError(t, waitMoving(t, e.err, e.what), e.what)
 	}
+}
+
+// movement is a Reader that tells its trial what it has read.
+type movement struct {
+	io.Reader
+	trial *trial
+}
+
+func (m movement) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.trial.moved.Add(int64(n))
+	return n, err
 }

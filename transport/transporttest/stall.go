@@ -38,7 +38,7 @@ func stall(t *trial, readerOpens bool) {
 		var full []<-chan error
 		for _, w := range writers {
 			full = append(full, async(func() error {
-				_, err := fill(w, 500*time.Millisecond, t.most())
+				_, err := fill(w, 200*time.Millisecond, t.most())
 				return err
 			}))
 		}

@@ -8,6 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -20,21 +23,39 @@ type oneWay struct {
 	name             string
 	opener, acceptor transport.Mux
 	cut              func()
+	byDialed         bool // whose streams the dialed side opens
 }
 
 func openedByDialed(p Pair) oneWay {
-	return oneWay{"opened by the dialed side", p.Dialed, p.Accepted, p.Cut}
+	return oneWay{"opened by the dialed side", p.Dialed, p.Accepted, p.Cut, true}
 }
 
 func openedByAccepted(p Pair) oneWay {
-	return oneWay{"opened by the accepted side", p.Accepted, p.Dialed, p.Cut}
+	return oneWay{"opened by the accepted side", p.Accepted, p.Dialed, p.Cut, false}
 }
 
-// eachWay runs f on two new connections: one whose streams the dialed side opens,
-// one whose streams the accepted side opens.
+// eachWay runs f on two new connections at once: one whose streams the dialed side
+// opens, one whose streams the accepted side opens. What ends one f, as t.Fatal does,
+// lets the other finish and then ends the caller.
 func (t *trial) eachWay(f func(c oneWay)) {
-	f(openedByDialed(t.connect()))
-	f(openedByAccepted(t.connect()))
+	ways := t.ways()
+	var running sync.WaitGroup
+	var finished atomic.Int32
+	for _, c := range ways {
+		running.Go(func() {
+			f(c)
+			finished.Add(1)
+		})
+	}
+	running.Wait()
+	if int(finished.Load()) < len(ways) {
+		runtime.Goexit()
+	}
+}
+
+// ways are two new connections, seen as eachWay says.
+func (t *trial) ways() []oneWay {
+	return []oneWay{openedByDialed(t.connect()), openedByAccepted(t.connect())}
 }
 
 // soon bounds a call that should return at once.
@@ -253,6 +274,8 @@ func pendingWrite(t *trial, s transport.Stream) <-chan result {
 // tooMuch is more than a stream takes while nobody reads. It is the same memory
 // for the whole trial, since many Writes may be pending at once.
 func (t *trial) tooMuch() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.large == nil {
 		t.large = make([]byte, t.most()+1)
 	}
@@ -287,6 +310,26 @@ func waitFor[T any](t *trial, ch <-chan T, limit time.Duration, what string) T {
 	case <-timer.C:
 		t.Fatalf("%s: still pending after %v", what, limit)
 		panic("unreachable")
+	}
+}
+
+// waitMoving is wait for work that takes as long as the machine needs. It fails the
+// trial when t.moved has stood still for a while.
+func waitMoving[T any](t *trial, ch <-chan T, what string) T {
+	t.Helper()
+	limit := 3 * t.patience
+	for {
+		before := t.moved.Load()
+		timer := time.NewTimer(limit)
+		select {
+		case v := <-ch:
+			timer.Stop()
+			return v
+		case <-timer.C:
+		}
+		if t.moved.Load() == before {
+			t.Fatalf("%s: still pending, and nothing has moved for %v", what, limit)
+		}
 	}
 }
 

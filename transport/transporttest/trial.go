@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	// bound is how long one test may take. It is far more than any needs, so
-	// that only a hang reaches it.
+	// bound is how long one test may take while nothing moves. It is far more than
+	// any needs, so that only a hang reaches it.
 	bound = 45 * time.Second
 
 	// patience is how long one call may take that should end by itself.
@@ -31,10 +32,11 @@ type trial struct {
 	cancel     context.CancelFunc
 	bound      time.Duration
 	patience   time.Duration
-	large      []byte // see tooMuch
+	moved      atomic.Int64 // bytes, in the tests whose length depends on the machine
 
 	mu       sync.Mutex
-	over     bool // nobody listens any more
+	large    []byte // see tooMuch
+	over     bool   // nobody listens any more
 	failures []string
 	skipped  string
 	cleanups []func()
@@ -49,7 +51,12 @@ func newTrial(tb testing.TB, h Harness) *trial {
 
 // run runs f to its end or to the bound and returns what failed.
 func (t *trial) run(f func(*trial)) []string {
-	if done := t.spawn(func() { f(t) }); !finishes(done, t.bound) {
+	done := t.spawn(func() { f(t) })
+	before, ended := int64(0), finishes(done, t.bound)
+	for now := t.moved.Load(); !ended && now > before; now = t.moved.Load() {
+		before, ended = now, finishes(done, t.bound)
+	}
+	if !ended {
 		t.Errorf("hangs: no end after %v\n%s", t.bound, stacks())
 		t.spawn(t.closeMuxes)
 		finishes(done, t.patience) // a chance to let go
