@@ -15,6 +15,7 @@ import (
 )
 
 func TestStalledStreamsHoldBoundedMemory(t *testing.T) {
+	beside(t)
 	const (
 		sessions = 20
 		bound    = 384 << 20 // of each process

@@ -23,6 +23,7 @@ type halfCloser interface {
 type openHalves func(ctx context.Context) (client, server halfCloser, err error)
 
 func TestAReplyAfterCloseWriteArrivesWhole(t *testing.T) {
+	beside(t)
 	paths := map[string]func(t *testing.T, c carrier) openHalves{
 		"a stream": func(t *testing.T, c carrier) openHalves {
 			pairs := manyPairs(t, c, 1)

@@ -22,6 +22,7 @@ import (
 var stalls = []int{1, 16, 64, 256, 1000}
 
 func TestStalledStreamsHurtNobodyElse(t *testing.T) {
+	beside(t)
 	onEachCarrier(t, func(t *testing.T, c carrier) {
 		for _, n := range stalls[:scaled(t, len(stalls), 3, "counts of stalled streams")] {
 			t.Run(fmt.Sprintf("stalled=%d", n), func(t *testing.T) {

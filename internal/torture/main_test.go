@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -20,7 +21,19 @@ func TestMain(m *testing.M) {
 		os.Exit(obey(text))
 	}
 	full = os.Getenv("OUTGATE_TORTURE") == "1"
+	if !full {
+		flag.Parse()
+		_ = flag.Set("test.parallel", "32")
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// beside lets a test run beside others, most of whose time is waiting. A full run
+// measures, and wants quiet.
+func beside(t *testing.T) {
+	if !full {
+		t.Parallel()
+	}
 }
 
 // scaled is all in a full run and some otherwise. The log tells.
