@@ -213,7 +213,7 @@ func (s *scene) broken(side *process, mark int, agent string, flows []flow, bega
 }
 
 func TestAgentsNoticeADeadGateway(t *testing.T) {
-	agents, rounds := 2, 1
+	agents, rounds := 1, 1
 	if full() {
 		agents, rounds = 16, 2
 	}
@@ -310,7 +310,7 @@ func (x *times) report(t *testing.T, carrier string) {
 
 // With the default backoff an agent is back soon after a long outage.
 func TestAgentsComeBackAfterALongOutage(t *testing.T) {
-	agents, outage := 2, 12*time.Second
+	agents, outage := 1, 12*time.Second
 	if full() {
 		agents, outage = 16, 20*time.Second
 	}

@@ -56,6 +56,7 @@ func staysOpen(tb testing.TB, conn net.Conn) {
 }
 
 func TestWhoeverIsSlowInTheHandshakeIsCut(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	const limit = 2 * time.Second
 	l := listen(t, ca.Gateway(), websocket.Config{HandshakeTimeout: limit})
@@ -184,6 +185,7 @@ func TestManyAgentsOfOneSourceConnectAtOnce(t *testing.T) {
 }
 
 func TestAGuardedServerLimitsHandshakesAndNothingElse(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	l := websocket.NewListener(websocket.Config{MaxHandshakes: 2, MaxHandshakesPerSource: 2, HandshakeTimeout: 3 * time.Second})
 	t.Cleanup(func() { _ = l.Close() })
@@ -254,6 +256,7 @@ func TestAGuardedServerLimitsHandshakesAndNothingElse(t *testing.T) {
 }
 
 func TestWhoeverWaitsForItsTurnDoesSoWithinTheHandshakeTimeout(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{MaxHandshakesPerSource: 1, HandshakeTimeout: time.Second})
 	conns := make([]net.Conn, 0, 40) // one after the other they would take 40 s

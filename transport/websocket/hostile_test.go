@@ -168,6 +168,7 @@ func TestFramesMayBeSplitOverMessagesAnywhere(t *testing.T) {
 }
 
 func TestAConnectionMustStartWithItsGrant(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		send []byte
 		want transport.Code
@@ -213,6 +214,7 @@ func TestAConnectionMustStartWithItsGrant(t *testing.T) {
 }
 
 func TestGarbageBelowTheFramesEndsTheConnection(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	for name, garbage := range map[string]string{
 		"an unmasked frame":          "\x82\x05hello",

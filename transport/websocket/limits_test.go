@@ -48,6 +48,7 @@ func TestAConnectionThatTakesNoDataEndsWithTimeout(t *testing.T) {
 }
 
 func TestNothingWaitsForAConnectionThatTakesNoData(t *testing.T) {
+	t.Parallel()
 	bothWays(t, websocket.Config{WriteTimeout: time.Minute}, func(t *testing.T, attacker raw, m transport.Mux, first, ours uint32) {
 		jammed, write := jam(t, attacker, m, ours)
 		// The carrier is stuck when a second stream cannot write either.
@@ -115,6 +116,7 @@ func TestStreamsThatNobodyAcceptsHoldBackTheOpener(t *testing.T) {
 }
 
 func TestATransferOverALongWayUsesALargerWindow(t *testing.T) {
+	t.Parallel()
 	overEach(t, func(t *testing.T, over websocket.Multiplexer) {
 		ca := testca.New(t)
 		const delay, size = 100 * time.Millisecond, 12 << 20

@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"crypto/tls"
+	"flag"
 	"net"
 	"os"
 	"testing"
@@ -21,6 +22,8 @@ func TestMain(m *testing.M) {
 		flood(target) // this process is an attacker, see underFlood
 		return
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // those tests wait for most of their time
 	// An http.Server that has refused a request with a body waits for half a second
 	// before it closes the connection; http.Server.Close does not wait for that.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))

@@ -60,6 +60,7 @@ func TestTheMultiplexerIsTheBestThatBothSidesHave(t *testing.T) {
 }
 
 func TestABudgetIsSharedByConnectionsOverBothMultiplexers(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	// Enough for the first window of one stream over Native and no more.
 	cfg := websocket.Config{Budget: websocket.NewBudget(240 << 10)}

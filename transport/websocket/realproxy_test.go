@@ -57,6 +57,7 @@ func secure(tb testing.TB, ca *testca.CA, proxy *url.URL) *url.URL {
 }
 
 func TestATunnelCrossesRealProxies(t *testing.T) {
+	t.Parallel()
 	ca, corporate := testca.New(t), testca.New(t)
 	withAuth := map[string]string{"User": proxyUser, "Password": proxyPassword}
 	user := url.UserPassword(proxyUser, proxyPassword)
@@ -98,6 +99,7 @@ func TestATunnelCrossesRealProxies(t *testing.T) {
 }
 
 func TestWhatARealProxyRefusesIsAProxyErrorWithTheFix(t *testing.T) {
+	t.Parallel()
 	ca := testca.New(t)
 	l := listen(t, ca.Gateway(), websocket.Config{})
 	deny := filepath.Join(t.TempDir(), "allowed")

@@ -243,6 +243,7 @@ func TestABalancerThatShutsDownIsALostConnectionForBoth(t *testing.T) {
 // The pings of the tunnel are what keeps a balancer from dropping a tunnel that has
 // nothing else to say.
 func TestABalancerDropsATunnelThatIsSilentForItsTimeoutAndNoOther(t *testing.T) {
+	t.Parallel()
 	onEach(t, "3s", true, func(t *testing.T, o topology) {
 		t.Parallel()
 		agent, gateway := o.connect(t)
