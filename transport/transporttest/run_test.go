@@ -3,7 +3,9 @@ package transporttest
 import (
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -53,6 +55,40 @@ func TestAHangIsAFailureThatShowsWhere(t *testing.T) {
 func whereItHangs(t *trial) {
 	s := t.openOnly(t.connect().Dialed)
 	_, _ = s.Read(make([]byte, 1)) // ends when the trial has given up and closes the connection
+}
+
+func TestWhatMovesDoesNotHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		require.Empty(t, newTrial(t, memory()).run(func(t *trial) {
+			work := async(func() error {
+				for range 3 { // longer than a wait, and than a test, may stand still
+					time.Sleep(3*t.patience - time.Second)
+					t.moved.Add(1)
+				}
+				return nil
+			})
+			require.NoError(t, waitMoving(t, work, "work"))
+		}))
+		failures := newTrial(t, memory()).run(func(t *trial) { waitMoving(t, make(chan error), "work") })
+		require.Len(t, failures, 1)
+		require.Contains(t, failures[0], "nothing has moved for 30s")
+	})
+}
+
+func TestAFailureOfOneWayEndsTheTest(t *testing.T) {
+	var other atomic.Bool
+	failures := newTrial(t, memory()).run(func(t *trial) {
+		t.eachWay(func(c oneWay) {
+			if c.byDialed {
+				t.Fatal("one way")
+			}
+			other.Store(true)
+		})
+		t.Error("not reached")
+	})
+	require.Len(t, failures, 1)
+	require.Contains(t, failures[0], "one way")
+	require.True(t, other.Load())
 }
 
 func TestAFailureInAHarnessIsAFailureOfTheTest(t *testing.T) {

@@ -27,7 +27,7 @@ type carrier interface {
 type wsCarrier struct {
 	ws      *websocket.Conn
 	conn    net.Conn  // below TLS, so that closing it never waits for the peer
-	cork    *corked     // the same, if it can collect the records of a message; or nil
+	cork    *corked   // the same, if it can collect the records of a message; or nil
 	masked  io.Writer // where a client writes its frames; nil for a server
 	message io.Reader // what is being read, or nil
 }
