@@ -11,8 +11,9 @@ import (
 type Harness struct {
 	// Connect makes a new connection and returns its two sides. It registers
 	// what has to be torn down with tb.Cleanup and ends the test with tb.Fatal
-	// when it cannot connect. The suite calls it from one goroutine at a time
-	// and closes both Muxes itself, so a Mux that is closed twice must be fine.
+	// when it cannot connect. The suite calls it from one goroutine at a time,
+	// uses up to two connections at once, and closes both Muxes of each itself,
+	// so a Mux that is closed twice must be fine.
 	Connect func(tb testing.TB) Pair
 
 	// MaxStreams is how many streams one side of a connection from Connect may
