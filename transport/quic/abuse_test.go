@@ -166,7 +166,7 @@ func attacks() []attack {
 // the bound stricter.
 func TestAHostilePeerIsBoundedAndDisturbsNobody(t *testing.T) {
 	const (
-		lasts     = 2 * time.Second
+		lasts     = time.Second
 		mayGrowBy = 32 << 20
 	)
 	for _, a := range attacks() {
