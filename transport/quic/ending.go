@@ -175,17 +175,24 @@ func (m *mux) abort(e *transport.CloseError) {
 // end makes e the reason of the end and wakes who waits on the context. It
 // reports whether e was the first.
 func (m *mux) end(e *transport.CloseError) bool {
-	if !m.ended.CompareAndSwap(nil, e) {
-		return false
-	}
 	m.cancel(e)
-	return true
+	return m.ended() == e
+}
+
+// ended returns why the Mux ended, nil if it did not. The context is the one place
+// that knows, so that no call can tell of an end before the context does.
+func (m *mux) ended() *transport.CloseError {
+	if m.ctx.Err() == nil { // does not lock
+		return nil
+	}
+	e, _ := errors.AsType[*transport.CloseError](context.Cause(m.ctx)) // end gives it no other
+	return e
 }
 
 // closeError returns why the Mux ended. err is what the QUIC connection says.
 func (m *mux) closeError(err error) *transport.CloseError {
 	m.end(closeError(err))
-	return m.ended.Load()
+	return m.ended()
 }
 
 // peerEnds returns why the Mux ended, for a stream that the peer ended with its
@@ -198,7 +205,7 @@ func (m *mux) peerEnds(code transport.Code) *transport.CloseError {
 	case <-timeout.C:
 		m.abort(&transport.CloseError{Code: code, Remote: true})
 	}
-	return m.ended.Load()
+	return m.ended()
 }
 
 func isStreamError(err error) bool {

@@ -58,10 +58,10 @@ func (s *stream) takeOver() {
 		case err == nil && len(s.rest) <= s.mux.window+freshWindow && s.mux.keepable.Add(-int64(n)) >= 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if tries++; tries == keepTries {
-				s.restErr = s.mux.ended.Load()
+				s.restErr = s.mux.ended()
 			}
 		case err == nil: // more than it may
-			s.restErr = s.mux.ended.Load()
+			s.restErr = s.mux.ended()
 		default:
 			s.restErr = s.translate(err)
 		}

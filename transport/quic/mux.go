@@ -23,9 +23,8 @@ type mux struct {
 	idle     time.Duration    // how long the peer may be silent
 	window   int              // the most that a stream holds
 
-	ctx    context.Context // ends with the Mux, before the QUIC connection does
+	ctx    context.Context // ends with the Mux, before the QUIC connection does; see ended
 	cancel context.CancelCauseFunc
-	ended  atomic.Pointer[transport.CloseError]
 	done   chan struct{} // nothing is left of the connection
 
 	accepting chan struct{} // a semaphore; see AcceptStream
@@ -114,7 +113,7 @@ func (m *mux) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // stopped returns why a call must not begin.
 func (m *mux) stopped(ctx context.Context) error {
-	if e := m.ended.Load(); e != nil {
+	if e := m.ended(); e != nil {
 		return e
 	}
 	if ctx.Err() != nil {
@@ -135,9 +134,9 @@ func (m *mux) newStream(s *stream) (transport.Stream, error) {
 	m.mu.Lock()
 	m.streams[s] = struct{}{}
 	m.mu.Unlock()
-	// The end looks at the streams after it has set ended, so one of the two
+	// The end looks at the streams after it has ended ctx, so one of the two
 	// sees the other.
-	if e := m.ended.Load(); e != nil {
+	if e := m.ended(); e != nil {
 		s.abandon(connectionEnds | quic.StreamErrorCode(e.Code))
 		m.forget(s)
 		return nil, e

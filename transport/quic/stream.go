@@ -121,8 +121,8 @@ func (s *stream) beginWrite() (late bool, err error) {
 	switch {
 	case s.err != nil:
 		return false, s.err
-	case s.mux.ended.Load() != nil:
-		return false, s.mux.ended.Load()
+	case s.mux.ended() != nil:
+		return false, s.mux.ended()
 	case s.closeWrite:
 		return false, errWriteClosed
 	case s.peerReset != nil:
@@ -179,8 +179,8 @@ func (s *stream) sendEnd() error {
 		return s.err
 	case s.closeWrite:
 		return nil
-	case s.mux.ended.Load() != nil:
-		return s.mux.ended.Load()
+	case s.mux.ended() != nil:
+		return s.mux.ended()
 	}
 	s.closeWrite, s.known = true, true
 	if s.writers > 0 {
@@ -265,7 +265,7 @@ func (s *stream) local() error {
 	if s.err != nil {
 		return s.err
 	}
-	if e := s.mux.ended.Load(); e != nil && !e.Remote {
+	if e := s.mux.ended(); e != nil && !e.Remote {
 		return e
 	}
 	return nil
@@ -292,7 +292,7 @@ func (s *stream) translate(err error) error {
 	if !reset.Remote {
 		// Only the end of the connection, or a CloseWrite after a failed Write,
 		// resets a stream that its user has not ended.
-		if e := s.mux.ended.Load(); e != nil {
+		if e := s.mux.ended(); e != nil {
 			return e
 		}
 		return errWriteClosed
