@@ -180,6 +180,28 @@ func TestACloseReturnsWhenThePeerHasVanished(t *testing.T) {
 	assert.Less(t, time.Since(start), 8*time.Second)
 }
 
+func TestGivingUpOnAPeerWaitsForNoAnswer(t *testing.T) {
+	ca := testca.New(t)
+	mute := &muteConn{PacketConn: socket(t)}
+	l, err := quic.ListenPacket(mute, ca.Gateway(), quic.ListenConfig{})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
+
+	alive, gateway := connect(t, l, d) // for all that, the peer learns of it if it is there
+	require.NoError(t, gateway.CloseWithError(transport.Timeout, "no sign of life"))
+	eventually(t, alive.Context().Done(), "the agent's context")
+	require.ErrorIs(t, context.Cause(alive.Context()), transport.Timeout)
+
+	agent, gateway := connect(t, l, d)
+	mute.muted.Store(true)
+	for _, m := range []transport.Mux{agent, gateway} {
+		start := time.Now()
+		require.NoError(t, m.CloseWithError(transport.Timeout, "no sign of life"))
+		assert.Less(t, time.Since(start), 900*time.Millisecond, "the second is for peers that may answer")
+	}
+}
+
 func TestBothSidesMayCloseAtOnce(t *testing.T) {
 	ca := testca.New(t)
 	l := listen(t, ca, quic.ListenConfig{})

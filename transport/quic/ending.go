@@ -128,11 +128,14 @@ func (m *mux) keep(until time.Time) {
 
 // CloseWithError ends the connection. Calls on this side fail at once; what it
 // wrote before still reaches the peer if that takes less than a second, and the
-// peer may take as long to read it. CloseWithError returns after that.
+// peer may take as long to read it. CloseWithError returns after that; for
+// [transport.Timeout] at once, since that says that the peer is not there.
 func (m *mux) CloseWithError(code transport.Code, reason string) error {
 	reason = cutReason(reason)
 	if m.end(&transport.CloseError{Code: code, Reason: reason}) {
-		m.goodbye(code, reason)
+		if code != transport.Timeout { // nobody would answer
+			m.goodbye(code, reason)
+		}
 		_ = m.conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // never fails
 	}
 	<-m.done
