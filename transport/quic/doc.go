@@ -24,6 +24,17 @@
 // connection's window is as large as what all stalled streams can hold; see
 // [Config].ConnectionWindow.
 //
+// The limits count bytes of payload. What a byte costs that waits for its reader is
+// the peer's choice: one or two in large frames, about 165 in frames of one byte,
+// which the QUIC implementation keeps as they came. A hostile peer with a certificate
+// makes 16 MiB on 1024 fresh streams that nobody reads cost more than 2 GiB that way,
+// and more on streams whose readers stop later, as far as ConnectionWindow allows.
+// For peers that are not trusted with that, lower MaxStreams and StreamWindow.
+//
+// A thousand streams that are stalled in the middle of a Write slow down the healthy
+// ones of their connection: the QUIC implementation looks at each of them for every
+// packet.
+//
 // # The end of a connection
 //
 // What has arrived is delivered before the error, however a connection ends: the

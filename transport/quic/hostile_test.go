@@ -19,7 +19,7 @@ import (
 )
 
 // hostileAgent has a good certificate and speaks QUIC, but nothing beyond.
-func hostileAgent(t *testing.T, ca *testca.CA, l *quic.Listener, protocol string) (*quicgo.Conn, error) {
+func hostileAgent(t testing.TB, ca *testca.CA, l *quic.Listener, protocol string) (*quicgo.Conn, error) {
 	t.Helper()
 	config := ca.Agent("hostile")
 	config.NextProtos = []string{protocol}
