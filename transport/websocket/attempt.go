@@ -54,6 +54,14 @@ func (a *attempt) dial(ctx context.Context) (_ session, err error) {
 	if err != nil {
 		return nil, answer(response, err)
 	}
+	over := newWSCarrier(ws, a.socket.conn, a.cfg)
+	over.masked = a.body
+	defer func() {
+		if err != nil {
+			over.Cut()
+			over.Release()
+		}
+	}()
 	spoken, ok := agreed(a.speaks, ws.Subprotocol())
 	switch {
 	case !ok:
@@ -62,8 +70,6 @@ func (a *attempt) dial(ctx context.Context) (_ session, err error) {
 	case response.TLS == nil:
 		return nil, errors.New("the connection has no TLS")
 	}
-	over := newWSCarrier(ws, a.socket.conn, a.cfg)
-	over.masked = a.body
 	m, err := a.start(ctx, over, spoken, answered.Sub(asked), *response.TLS)
 	if err != nil {
 		return nil, err

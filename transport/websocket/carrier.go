@@ -19,6 +19,7 @@ type carrier interface {
 	WriteMessage(p []byte) error   // p is the carrier's until it returns
 	Close(e *transport.CloseError) // says why, then closes; may take until Cut is called
 	Cut()                          // closes at once; everything pending ends
+	Release()                      // lets go of what is left after Cut, if Close was not called
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
 }
@@ -102,6 +103,10 @@ func (c *wsCarrier) Close(e *transport.CloseError) {
 }
 
 func (c *wsCarrier) Cut() { _ = c.conn.Close() }
+
+// Release implements carrier. The library's connection has a finalizer and points
+// to itself, so that the garbage collector would keep it for ever.
+func (c *wsCarrier) Release() { _ = c.ws.CloseNow() }
 
 func (c *wsCarrier) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
 func (c *wsCarrier) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }

@@ -51,8 +51,9 @@ type Config struct {
 	Multiplexer Multiplexer
 
 	// MaxWindow is how many bytes one stream may buffer while its reader keeps
-	// up. A stream starts with 256 KiB, which is also the least, and doubles
-	// when the peer uses all of it. Default and most 16 MiB.
+	// up. A stream starts with 256 KiB, or with less over Native when the budgets
+	// are used up, and doubles when the peer uses all of it. Default and most
+	// 16 MiB.
 	MaxWindow int
 
 	// WindowBudget is how many bytes the windows of a connection may have beyond

@@ -115,5 +115,6 @@ type recording struct{ io.Reader }
 func (*recording) WriteMessage([]byte) error   { return nil }
 func (*recording) Close(*transport.CloseError) {}
 func (*recording) Cut()                        {}
+func (*recording) Release()                    {}
 func (*recording) LocalAddr() net.Addr         { return pathAddr{} }
 func (*recording) RemoteAddr() net.Addr        { return pathAddr{} }

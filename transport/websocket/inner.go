@@ -74,6 +74,9 @@ func (c *innerCarrier) Close(e *transport.CloseError) {
 // Cut implements carrier.
 func (c *innerCarrier) Cut() { c.ws.Cut() }
 
+// Release implements carrier.
+func (c *innerCarrier) Release() { c.ws.Release() }
+
 // lost is the end of a connection that nobody has vouched for.
 func lost(err error) *transport.CloseError {
 	e := &transport.CloseError{Code: transport.ConnectionLost, Reason: closeCause(err).Reason, Remote: true}

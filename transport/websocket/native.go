@@ -59,6 +59,7 @@ func (b batches) Write(p []byte) (int, error) {
 // Close implements net.Conn. The goodbye is a frame of the multiplexer.
 func (b batches) Close() error {
 	b.Cut()
+	b.Release()
 	return nil
 }
 
