@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync"
 	"time"
 
 	nativemux "github.com/outgate/outgate/internal/mux"
@@ -14,7 +15,7 @@ import (
 type native struct{ *nativemux.Mux }
 
 func newNative(c carrier, client bool, state tls.ConnectionState, cfg Config) native {
-	return native{nativemux.New(batches{c}, client, state, nativemux.Config{
+	return native{nativemux.New(&batches{carrier: c}, client, state, nativemux.Config{
 		MaxStreams:   cfg.MaxStreams,
 		MaxWindow:    cfg.MaxWindow,
 		WindowBudget: cfg.WindowBudget,
@@ -37,10 +38,16 @@ func (m native) awaitReady(ctx context.Context, code func() transport.Code) erro
 }
 
 // batches is a net.Conn of which each Write is a message.
-type batches struct{ carrier }
+type batches struct {
+	carrier
+
+	mu     sync.Mutex
+	closed bool
+	cut    *time.Timer // of SetReadDeadline
+}
 
 // Read implements net.Conn. Its errors say how the connection ended.
-func (b batches) Read(p []byte) (int, error) {
+func (b *batches) Read(p []byte) (int, error) {
 	n, err := b.carrier.Read(p)
 	if err != nil {
 		return n, closeCause(err)
@@ -49,7 +56,7 @@ func (b batches) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (b batches) Write(p []byte) (int, error) {
+func (b *batches) Write(p []byte) (int, error) {
 	if err := b.WriteMessage(p); err != nil {
 		return 0, err
 	}
@@ -57,24 +64,34 @@ func (b batches) Write(p []byte) (int, error) {
 }
 
 // Close implements net.Conn. The goodbye is a frame of the multiplexer.
-func (b batches) Close() error {
+func (b *batches) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	if b.cut != nil {
+		b.cut.Stop() // it would keep the connection from the garbage collector
+	}
+	b.mu.Unlock()
 	b.Cut()
 	b.Release()
 	return nil
 }
 
 // SetReadDeadline implements net.Conn. What a Read waits for when the deadline is
-// over does not come any more.
-func (b batches) SetReadDeadline(t time.Time) error {
-	time.AfterFunc(time.Until(t), b.Cut)
+// over does not come any more, so there is one deadline, and it is final.
+func (b *batches) SetReadDeadline(t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cut == nil && !b.closed {
+		b.cut = time.AfterFunc(time.Until(t), b.Cut)
+	}
 	return nil
 }
 
 // SetWriteDeadline implements net.Conn. The multiplexer closes the connection
 // instead.
-func (b batches) SetWriteDeadline(time.Time) error { return nil }
+func (b *batches) SetWriteDeadline(time.Time) error { return nil }
 
 // SetDeadline implements net.Conn.
-func (b batches) SetDeadline(t time.Time) error { return b.SetReadDeadline(t) }
+func (b *batches) SetDeadline(t time.Time) error { return b.SetReadDeadline(t) }
 
-var _ net.Conn = batches{}
+var _ net.Conn = (*batches)(nil)
