@@ -51,7 +51,7 @@ type event struct {
 	Remote bool
 	Error  string
 
-	// Of "flow": it ended; of "open": whether it could begin.
+	// Of "flow": it ended; of "open": whether it could begin, at the agent that it did.
 	Flow   int64
 	Via    string
 	Ending ending
@@ -224,6 +224,7 @@ func (n *node) agent(commands *json.Decoder) error {
 			abort(stream)
 			return
 		}
+		n.say(event{Kind: "open", Agent: n.Name, Flow: f.ID})
 		n.say(event{Kind: "flow", Agent: n.Name, Flow: f.ID, Ending: f.run(stream, false, new(atomic.Int64))})
 	}))
 	if err != nil {

@@ -103,17 +103,25 @@ func newScene(tb testing.TB, c carrier, cfg sceneConfig) *scene {
 	return s
 }
 
-// open begins a flow through an agent and returns when it has begun.
+// open begins a flow through an agent and returns when it has begun on both sides.
 func (s *scene) open(agent *process, f flow) (flow, error) {
 	f.ID = s.flows.Add(1)
 	f.Seed = uint64(f.ID) * 0x2545f4914f6cdd1d
-	mark := s.gateway.mark()
+	began := func(e event) bool { return e.Kind == "open" && e.Flow == f.ID }
+	atGateway, atAgent := s.gateway.mark(), agent.mark()
 	s.gateway.tell(command{Open: &openCommand{Agent: agent.name, Flow: f}})
-	e, err := s.gateway.await(mark, time.Minute, func(e event) bool { return e.Kind == "open" && e.Flow == f.ID })
-	if err == nil && e.Error != "" {
-		err = fmt.Errorf("open a flow through %s: %s", agent.name, e.Error)
+	e, err := s.gateway.await(atGateway, time.Minute, began)
+	if err != nil {
+		return f, err
 	}
-	return f, err
+	if e.Error != "" {
+		return f, fmt.Errorf("open a flow through %s: %s", agent.name, e.Error)
+	}
+	// What the gateway wrote may still be under way.
+	if _, err := agent.await(atAgent, time.Minute, began); err != nil {
+		return f, fmt.Errorf("a flow does not reach %s: %w", agent.name, err)
+	}
+	return f, nil
 }
 
 // ending waits for the end of a flow on one side.
