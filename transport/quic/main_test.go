@@ -3,6 +3,7 @@ package quic_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log"
 	"net"
@@ -24,7 +25,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(doomedVariable) != "" {
 		os.Exit(beDoomed())
 	}
-	var printed bytes.Buffer // log serialises its writes
+	_ = flag.Set("test.parallel", "8") // parallel tests wait most of the time; an explicit -parallel counts
+	var printed bytes.Buffer           // log serialises its writes
 	log.SetOutput(&printed)
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if printed.Len() > 0 {

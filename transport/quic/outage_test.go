@@ -24,6 +24,7 @@ func refusing(t *testing.T, number syscall.Errno) (*deniedConn, error) {
 }
 
 func TestAConnectionSurvivesANetworkThatRefusesToSend(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ca := testca.New(t)
 	for name, number := range map[string]syscall.Errno{
 		"a missing route": syscall.ENETUNREACH,

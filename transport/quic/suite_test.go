@@ -13,7 +13,10 @@ import (
 	"github.com/outgate/outgate/transport/transporttest"
 )
 
-func TestQUICKeepsThePromisesOfATransport(t *testing.T) { transporttest.Run(t, harness(t)) }
+func TestQUICKeepsThePromisesOfATransport(t *testing.T) {
+	t.Parallel() // it waits a lot
+	transporttest.Run(t, harness(t))
+}
 
 func BenchmarkTransport(b *testing.B) { transporttest.Benchmark(b, harness(b)) }
 
