@@ -180,7 +180,7 @@ func TestACloseReturnsWhenThePeerHasVanished(t *testing.T) {
 	assert.Less(t, time.Since(start), 8*time.Second)
 }
 
-func TestGivingUpOnAPeerWaitsForNoAnswer(t *testing.T) {
+func TestGivingUpOnAPeerWaitsForNoLongAnswer(t *testing.T) {
 	ca := testca.New(t)
 	mute := &muteConn{PacketConn: socket(t)}
 	l, err := quic.ListenPacket(mute, ca.Gateway(), quic.ListenConfig{})
@@ -189,7 +189,16 @@ func TestGivingUpOnAPeerWaitsForNoAnswer(t *testing.T) {
 	d := &quic.Dialer{TLSClientConfig: ca.Agent("agent-1")}
 
 	alive, gateway := connect(t, l, d) // for all that, the peer learns of it if it is there
+	s, err := gateway.OpenStream(soon(t))
+	require.NoError(t, err)
+	_, err = s.Write([]byte("the last word"))
+	require.NoError(t, err)
+	unread, err := alive.AcceptStream(soon(t))
+	require.NoError(t, err)
 	require.NoError(t, gateway.CloseWithError(transport.Timeout, "no sign of life"))
+	word, err := io.ReadAll(unread)
+	require.ErrorIs(t, err, transport.Timeout)
+	require.Equal(t, "the last word", string(word))
 	eventually(t, alive.Context().Done(), "the agent's context")
 	require.ErrorIs(t, context.Cause(alive.Context()), transport.Timeout)
 

@@ -44,9 +44,9 @@
 // CloseWithError takes one round trip: this side says goodbye on a control
 // stream, the peer ends its Mux, receives what is under way, and closes the QUIC
 // connection. Both waits end after a second. Calls on the side that closes fail at
-// once. There is no goodbye, and what the peer has not read is lost, when a side gives
-// up on a silent peer with [transport.Timeout], and when a peer of another make closes
-// the QUIC connection without one.
+// once. There is no goodbye, and what the peer has not read is lost, when a peer of
+// another make closes the QUIC connection without one; and a side that gives up on a
+// silent peer with [transport.Timeout] waits for half a second only.
 //
 // A link that is down, a missing route or a firewall in the way is silence, which
 // a connection survives for as long as [Config].IdleTimeout lets it.

@@ -128,14 +128,16 @@ func (m *mux) keep(until time.Time) {
 
 // CloseWithError ends the connection. Calls on this side fail at once; what it
 // wrote before still reaches the peer if that takes less than a second, and the
-// peer may take as long to read it. CloseWithError returns after that; for
-// [transport.Timeout] at once, since that says that the peer is not there.
+// peer may take as long to read it. CloseWithError returns after that. It waits for
+// half as long with [transport.Timeout], since the peer is probably not there.
 func (m *mux) CloseWithError(code transport.Code, reason string) error {
 	reason = cutReason(reason)
 	if m.end(&transport.CloseError{Code: code, Reason: reason}) {
-		if code != transport.Timeout { // nobody would answer
-			m.goodbye(code, reason)
+		patience := drainTime
+		if code == transport.Timeout {
+			patience /= 2
 		}
+		m.goodbye(code, reason, patience)
 		_ = m.conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // never fails
 	}
 	<-m.done
@@ -145,10 +147,10 @@ func (m *mux) CloseWithError(code transport.Code, reason string) error {
 // goodbye announces the end and waits for the peer to close the connection.
 // QUIC throws unread data away on both sides when a connection closes, hence the
 // side that has something left to read closes it.
-func (m *mux) goodbye(code transport.Code, reason string) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+func (m *mux) goodbye(code transport.Code, reason string, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_ = m.control.SetWriteDeadline(time.Now().Add(drainTime)) // never fails
+	_ = m.control.SetWriteDeadline(time.Now().Add(patience)) // never fails
 	if _, err := m.control.Write(appendGoodbye(nil, code, reason)); err != nil {
 		return
 	}
