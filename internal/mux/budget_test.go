@@ -92,6 +92,27 @@ func TestWhatAStreamHadGoesToTheNext(t *testing.T) {
 	})
 }
 
+func TestTheEndOfAConnectionGivesBackWhatItsStreamsHad(t *testing.T) {
+	const all = 10 << 20
+	for _, closes := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			shared := mux.NewBudget(all)
+			agent, gateway := pipes(t, mux.Config{}, mux.Config{Budget: shared})
+			opened, accepted := both(t, agent, gateway)
+			require.Equal(t, 256<<10, stuff(t, opened))
+			require.EqualValues(t, all-240<<10, shared.Left())
+			require.NoError(t, []transport.Mux{agent, gateway}[closes].CloseWithError(transport.NoError, ""))
+			<-gateway.Context().Done()
+			synctest.Wait()
+			require.EqualValues(t, all, shared.Left(), "nobody has closed the stream")
+			_, _ = io.Copy(io.Discard, accepted)
+			require.EqualValues(t, all, shared.Left(), "what had arrived asks for no more")
+			require.NoError(t, accepted.Close())
+			require.EqualValues(t, all, shared.Left())
+		})
+	}
+}
+
 // slowPipe is a pipe whose data takes a while.
 type slowPipe struct {
 	net.Conn

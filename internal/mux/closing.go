@@ -49,12 +49,15 @@ func (m *Mux) end(cause *transport.CloseError) {
 }
 
 // connectionEnded wakes whoever waits. What had arrived can still be read, unless
-// this side wants no more of it.
+// this side wants no more of it. It cannot become more, so the budgets get all back
+// now, also from a user who never closes the stream.
 func (s *Stream) connectionEnded(cause *transport.CloseError) {
 	s.mu.Lock()
 	if !cause.Remote {
 		s.in.drop()
 	}
+	s.m.unreserve(s.in.reserved)
+	s.in.reserved = 0
 	s.reader.cond.Broadcast()
 	s.mu.Unlock()
 	s.out.writer.wake()

@@ -171,7 +171,7 @@ func (in *inbound) adapt(m *Mux) {
 // grow makes the window larger where the budgets allow.
 func (in *inbound) grow(m *Mux, to int) {
 	to = min(to, m.cfg.MaxWindow)
-	if to > in.window && m.reserve(to-in.window) {
+	if to > in.window && m.ended() == nil && m.reserve(to-in.window) {
 		in.reserved += to - in.window
 		in.window = to
 	}
