@@ -30,6 +30,10 @@ type carrier struct {
 	// exceeds says why many stalled streams hold more than the bound of a process.
 	// Empty means that they do not.
 	exceeds string
+
+	// hasty says why what had arrived may be lost when a side closes with Timeout.
+	// Empty means that it may not.
+	hasty string
 }
 
 var carriers = []carrier{
@@ -39,6 +43,7 @@ var carriers = []carrier{
 		websocket.Config{Multiplexer: websocket.Smux}),
 	{
 		name: "quic", network: "udp", window: 16 << 10,
+		hasty: "a peer that is given up has half a second to take over what it has not read; see package quic",
 		listen: func(c *tls.Config) (transport.Listener, error) {
 			return quic.Listen("127.0.0.1:0", c, quic.ListenConfig{Config: quicConfig})
 		},

@@ -28,8 +28,7 @@ func TestAConnectionThatWasClosedIsNeverACleanEndOfItsStreams(t *testing.T) {
 			sending, receiving := p.sides(i)
 			go func() { _ = send(ctx, sending, content(i), sizeOf(c, i)) }()
 			code := transport.Code(i % 20)
-			// Timeout says that the peer is not there: a carrier may say goodbye in haste.
-			whole := code != transport.Timeout
+			whole := code != transport.Timeout || c.hasty == ""
 			err = receive(ctx, receiving, content(i), sizeOf(c, i), whole, func() error {
 				// It returns when the other side has read what there is.
 				go func() { _ = sending.CloseWithError(code, "bye") }()
